@@ -1,0 +1,137 @@
+"""The autoencoder of bolid-mini: RGB picture <-> 16-channel latents at 1/8 of its size."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import BaseOutput
+from torch import Tensor, nn
+
+
+@dataclass
+class EncoderOutput(BaseOutput):
+    """`latents`: [B, latent_channels, H/8, W/8], unit variance over the training pictures."""
+
+    latents: Tensor
+
+
+@dataclass
+class DecoderOutput(BaseOutput):
+    """`sample`: [B, 3, H, W], RGB in [-1, 1] (values slightly outside are possible)."""
+
+    sample: Tensor
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with a skip; no normalisation, so any crop of a picture is coded alike."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)  # the block starts as the identity: stable without normalisation
+        assert self.conv2.bias is not None
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(torch.relu(self.conv1(torch.relu(x))))
+
+
+class AvatarAutoencoder(ModelMixin, ConfigMixin):
+    """Deterministic convolutional autoencoder, f8, with the interface pipelines expect of a VAE.
+
+    The full-resolution level is a rearrangement (`PixelUnshuffle(2)`), not a convolution: that halves the
+    cost on a CPU. `block_out_channels` has one entry per level from full resolution to 1/8, so the usual rule
+    `2 ** (len(block_out_channels) - 1)` gives the scale factor 8; its first entry is therefore fixed at 12.
+
+    Args:
+        latent_channels: channels of the latents.
+        block_out_channels: channels at 1/1 (always 12), 1/2, 1/4 and 1/8 of the picture's size.
+        encoder_layers, decoder_layers: residual blocks at 1/2, 1/4 and 1/8.
+        scaling_factor: what pipelines multiply latents by; 1 here, as the whitening is inside the model.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 16,
+        block_out_channels: tuple[int, ...] = (12, 64, 96, 128),
+        encoder_layers: tuple[int, ...] = (1, 1, 2),
+        decoder_layers: tuple[int, ...] = (2, 2, 3),
+        scaling_factor: float = 1.0,
+    ):
+        super().__init__()
+        if len(block_out_channels) != 4 or block_out_channels[0] != 12:
+            raise ValueError(
+                f"block_out_channels={tuple(block_out_channels)}: four levels are needed, the first of 12 channels "
+                "(an RGB picture rearranged 2x2); for example (12, 64, 96, 128)."
+            )
+        widths = block_out_channels[1:]
+        encoder: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(12, widths[0], 3, padding=1)]
+        for level, width in enumerate(widths):
+            if level:
+                encoder.append(nn.Conv2d(widths[level - 1], width, 3, stride=2, padding=1))
+            encoder += [ResidualBlock(width) for _ in range(encoder_layers[level])]
+        encoder += [nn.ReLU(), nn.Conv2d(widths[-1], latent_channels, 3, padding=1)]
+        self.encoder = nn.Sequential(*encoder)
+
+        decoder: list[nn.Module] = [nn.Conv2d(latent_channels, widths[-1], 3, padding=1)]
+        for level in reversed(range(3)):
+            decoder += [ResidualBlock(widths[level]) for _ in range(decoder_layers[level])]
+            if level:  # 1x1 to four times the channels, then rearranged into twice the size
+                decoder += [nn.Conv2d(widths[level], 4 * widths[level - 1], 1), nn.PixelShuffle(2)]
+        decoder += [nn.ReLU(), nn.Conv2d(widths[0], 12, 3, padding=1), nn.PixelShuffle(2)]
+        self.decoder = nn.Sequential(*decoder)
+        for module in (*self.encoder.modules(), *self.decoder.modules()):
+            if isinstance(module, nn.Conv2d) and module.weight.any():
+                # variance kept from layer to layer: with torch's default a signal fades on its way through the
+                # latents and training sits on a constant picture for thousands of steps
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        with torch.no_grad():
+            decoder[-2].weight.mul_(0.1)  # pyright: ignore # the first pictures are nearly grey
+        # 1x1 maps that whiten the latents once training has ended (see `whiten_`); the identity until then
+        self.quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
+        self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
+        for conv in (self.quant_conv, self.post_quant_conv):
+            nn.init.dirac_(conv.weight)
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+
+    def encode(self, x: Tensor, return_dict: bool = True) -> EncoderOutput | tuple[Tensor]:
+        """x: [B, 3, H, W] RGB in [-1, 1], H and W multiples of 8 -> latents [B, C, H/8, W/8]."""
+        if x.shape[-1] % 8 or x.shape[-2] % 8:
+            raise ValueError(f"picture of {x.shape[-1]}x{x.shape[-2]} pixels: both sides must be multiples of 8.")
+        latents = self.quant_conv(self.encoder(x))
+        return EncoderOutput(latents=latents) if return_dict else (latents,)
+
+    def decode(self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None) -> DecoderOutput | tuple[Tensor]:
+        """z: [B, C, H/8, W/8] latents -> picture [B, 3, H, W] in [-1, 1]. `generator` is accepted and unused."""
+        sample = self.decoder(self.post_quant_conv(z))
+        return DecoderOutput(sample=sample) if return_dict else (sample,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruction of x, [B, 3, H, W] in [-1, 1]."""
+        latents = self.encode(x, return_dict=False)[0]
+        return self.decode(latents, return_dict=False)[0]
+
+    @torch.no_grad()
+    def whiten_(self, mean: Tensor, covariance: Tensor) -> None:
+        """Make the latents zero-mean with identity covariance, without changing any reconstruction.
+
+        mean [C], covariance [C, C] of the present latents over training pictures. With Σ = U S Uᵀ the encoder's
+        last 1x1 map becomes z' = Σ^(-1/2) (z − mean) and the decoder's first its inverse; both are exact because
+        1x1 maps have no border.
+        """
+        values, vectors = torch.linalg.eigh(covariance.double())
+        values = values.clamp_min(1e-8)
+        whitening = vectors @ torch.diag(values.rsqrt()) @ vectors.T
+        colouring = vectors @ torch.diag(values.sqrt()) @ vectors.T
+        quant, post = self.quant_conv, self.post_quant_conv
+        assert quant.bias is not None and post.bias is not None
+        old_weight, old_post = quant.weight[:, :, 0, 0].double(), post.weight[:, :, 0, 0].double()
+        shift = quant.bias.double() - mean.double()
+        post.bias.add_((old_post @ mean.double()).to(post.bias))
+        post.weight.copy_((old_post @ colouring)[:, :, None, None])
+        quant.weight.copy_((whitening @ old_weight)[:, :, None, None])
+        quant.bias.copy_(whitening @ shift)

@@ -1,0 +1,1 @@
+"""The avatar world: people, poses, scenes, captions; every sample a pure function of its seed."""

@@ -1,0 +1,115 @@
+"""The report: a Markdown table with intervals, and the grid reference | pose | generated | truth."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bolid.evaluation.pairs import Pairs
+from bolid.pose import PARTS, known, skeleton_map
+
+COLUMNS: tuple[tuple[str, str, int], ...] = (
+    ("PCK@0.1", "pck", 3),
+    ("OKS", "oks", 3),
+    ("bone ratio error", "bone_ratio", 3),
+    ("scene", "scene", 3),
+    *((f"RGB error {part}", f"error_{part}", 1) for part in PARTS),
+    *((f"LPIPS-mini {part}", f"lpips_mini_{part}", 3) for part in PARTS),
+    ("attributes", "attributes", 3),
+    ("head 1 of 16", "identified_by_head", 3),
+    ("body 1 of 16", "identified_by_body", 3),
+    ("ID_sim-mini", "id_similarity_mini", 3),
+    ("PSNR", "psnr", 1),
+)
+TITLES = {
+    "truth": "Ground truth",
+    "reconstruction": "Autoencoder's reconstruction",
+    "generated": "**Generated**",
+    "appearance_map": "Raw appearance map",
+    "base": "Base, text only",
+    "other_reference": "Another person's reference",
+    "without_pose": "Generated, pose=None",
+}
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The figures of `scores.summarise` as Markdown: one line a row, `mean [low, high]`, then the groups."""
+    rows = list(summary["rows"])
+    lines = ["| Pictures | " + " | ".join(title for title, _, _ in COLUMNS) + " | attributes, normalised"
+             " | FID-mini | KID-mini |", "|---" * (len(COLUMNS) + 4) + "|"]  # fmt: skip
+    for row in rows:
+        figures = summary["rows"][row]["all"]
+        cells = [_cell(figures[name], digits) for _, name, digits in COLUMNS]
+        distribution = summary["distribution"].get(row, {})
+        cells.append(_number(summary["normalised_attributes"].get(row), 3))
+        cells += [_number(distribution.get(name), 3) for name in ("fid_mini", "kid_mini")]
+        lines.append(f"| {TITLES.get(row, row)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def group_table(summary: dict[str, Any], row: str = "generated") -> str:
+    """One row of the table by pose family, view and so on, as Markdown."""
+    names = ("pck", "scene", *(f"error_{part}" for part in PARTS), "attributes", "identified_by_head")
+    lines = [
+        "| " + TITLES.get(row, row) + " | pairs | " + " | ".join(names) + " |",
+        "|---" * (len(names) + 2) + "|",
+    ]
+    for group, figures in summary["rows"][row].items():
+        cells = [_cell(figures[name], 1 if name.startswith("error_") else 3) for name in names]
+        lines.append(f"| {group} | {figures['psnr']['count']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(interval: dict[str, Any], digits: int) -> str:
+    if not interval["count"]:
+        return "-"
+    mean, low, high = (f"{interval[k]:.{digits}f}" for k in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def grid(pairs: Pairs, generated: np.ndarray, count: int = 16, across: int = 4) -> np.ndarray:
+    """Pictures reference | pose | generated | truth for `count` pairs, `across` of them side by side.
+
+    `generated` uint8 [N, H, W, 3] -> uint8 [rows * H, columns * W, 3].
+    """
+    rows = range(min(count, len(pairs)))
+    height, width = pairs.size
+    poses = skeleton_map(known(pairs.keypoints[: len(rows)]), height, width)
+    tiles = [
+        np.concatenate([pairs.reference[i], poses[i], generated[i], pairs.image[i]], axis=1) for i in rows
+    ]
+    while len(tiles) % across and len(tiles) > across:
+        tiles.append(np.full_like(tiles[0], 255))
+    lines = [tiles[k : k + across] for k in range(0, len(tiles), across)]
+    return np.concatenate([np.concatenate(line, axis=1) for line in lines], axis=0)
+
+
+def save_jpeg(picture: np.ndarray, path: Path, limit: int = 300_000) -> None:
+    """Write uint8 [H, W, 3] as a JPEG of at most `limit` bytes: best quality that fits, then smaller."""
+    image = Image.fromarray(picture)
+    while True:
+        for quality in (92, 85, 78, 70, 60):
+            buffer = io.BytesIO()
+            image.save(buffer, "JPEG", quality=quality, subsampling=0)
+            if buffer.tell() <= limit:
+                path.write_bytes(buffer.getvalue())
+                return
+        image = image.resize((image.width * 4 // 5, image.height * 4 // 5), Image.Resampling.LANCZOS)
+
+
+def report(summary: dict[str, Any], heading: Sequence[str]) -> str:
+    """The whole Markdown report; `heading` = lines above the tables (what was measured, how, with what)."""
+    parts = [*heading, "", table(summary)]
+    if "generated" in summary["rows"]:
+        parts += ["## By pose and view", "", group_table(summary)]
+    return "\n".join(parts)

@@ -1,0 +1,118 @@
+"""Opening and saving: one door for every kind of repository, and adapters apart from their base."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from bolid.adapter import BoLIDAdapter
+from bolid.attention import cross_attentions
+from bolid.estimator import PersonEstimator
+
+ADAPTER_FOLDERS = ("adapter", "image_encoder", "estimator")  # what `save_bolid_adapter` writes
+
+
+class LoadingMixin:
+    """The part of `BoLIDMixin` that reads and writes folders."""
+
+    unet: Any
+    adapter: Any
+    register_modules: Any
+    _require: Any
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
+        """Open bolid-mini, a saved SD 1.5 or SDXL BoLID, or a plain base of those families.
+
+        Returns a BoLIDPipeline or a BoLIDXLPipeline, whichever the repository's model_index.json asks for.
+        kwargs: as of `DiffusionPipeline.from_pretrained` (dtype, variant, cache_dir, a component by name, ...).
+        Raises ValueError when there is no such folder or repository, or it is of another family.
+        """
+        source = os.fspath(pretrained_model_name_or_path)
+        family = _family(source, _read_index(cls, source, kwargs), cls)
+        return super(LoadingMixin, family).from_pretrained(source, **kwargs)
+
+    def load_bolid_adapter(self, source: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Add an adapter to a plain base: the folders `adapter`, and `image_encoder` and `estimator` where there.
+
+        source: a local folder as written by `save_bolid_adapter`; kwargs go to each `from_pretrained` (dtype, ...).
+        Raises ValueError when the folder holds no adapter or one for another UNet.
+        """
+        folder = Path(source)
+        if not (folder / "adapter" / "config.json").is_file():
+            raise ValueError(f"{str(folder)!r} holds no adapter/config.json; give a folder of save_bolid_adapter")
+        kwargs.setdefault("dtype", self.unet.dtype)
+        loaded: dict[str, Any] = {"adapter": BoLIDAdapter.from_pretrained(folder / "adapter", **kwargs)}
+        if (folder / "image_encoder").is_dir():
+            loaded["image_encoder"] = _vision_class(folder).from_pretrained(folder / "image_encoder", **kwargs)
+        if (folder / "estimator").is_dir():
+            loaded["estimator"] = PersonEstimator.from_pretrained(folder / "estimator", **kwargs)
+        for name, component in loaded.items():
+            loaded[name] = component.to(self.unet.device).eval()
+        require_fit(loaded["adapter"], self.unet)
+        loaded["adapter"].attach(self.unet)
+        self.register_modules(**loaded)
+
+    def save_bolid_adapter(self, folder: str | os.PathLike[str]) -> None:
+        """Write adapter, image encoder and estimator, without the base, for `load_bolid_adapter`."""
+        self._require("adapter")
+        for name in ADAPTER_FOLDERS:
+            component = getattr(self, name, None)
+            if component is not None:
+                component.save_pretrained(Path(folder) / name)
+
+    def unload_bolid_adapter(self) -> None:
+        """Back to the plain base: stock processors, no adapter."""
+        if self.adapter is not None:
+            self.adapter.detach(self.unet)
+        self.register_modules(adapter=None)
+
+
+def require_fit(adapter: BoLIDAdapter, unet: Any) -> None:
+    """Raises ValueError unless every layer of the adapter meets a cross-attention of its width and heads."""
+    found = cross_attentions(unet)
+    for row in adapter.config.layer_table:
+        attention = found.get(row["name"])
+        have = None if attention is None else (attention.inner_dim, attention.heads)
+        if have != (row["dim"], row["heads"]):
+            raise ValueError(
+                f"the adapter was made for another base: its cross-attention {row['name']} has width and heads "
+                f"{(row['dim'], row['heads'])}, the UNet's {have}; load the adapter with the base it was trained on"
+            )
+
+
+def _read_index(cls: Any, source: str, options: dict[str, Any]) -> dict[str, Any]:
+    """model_index.json of a folder or a Hub repository. Raises ValueError when there is none."""
+    if Path(source).is_dir() and not (Path(source) / cls.config_name).is_file():
+        raise ValueError(f"the folder {source!r} holds no {cls.config_name}; give the folder of a saved pipeline")
+    hub = ("cache_dir", "force_download", "proxies", "token", "local_files_only", "revision")
+    try:
+        return dict(cls.load_config(source, **{name: options[name] for name in hub if name in options}))
+    except OSError as error:
+        raise ValueError(
+            f"{source!r} is neither a folder with a {cls.config_name} nor a repository of the Hugging Face Hub that "
+            "can be reached; give the folder of a saved pipeline, for example models/bolid-mini"
+        ) from error
+
+
+def _family(source: str, index: dict[str, Any], asked: type) -> Any:
+    """The class to open a repository with. Raises ValueError for a family that BoLID has no pipeline for."""
+    from bolid.pipeline import BoLIDPipeline  # both import this module
+    from bolid.pipeline_xl import BoLIDXLPipeline
+
+    name = index.get("_class_name")
+    name = name[-1] if isinstance(name, list | tuple) else str(name)
+    known = {"unet", "vae", "scheduler"} <= index.keys()
+    if not known or not name.startswith(("BoLID", "StableDiffusion")) or "StableDiffusion3" in name:
+        raise ValueError(f"{source!r} is a {name}; BoLID works with Stable Diffusion 1.5 and SDXL pipelines")
+    family = BoLIDXLPipeline if "text_encoder_2" in index else BoLIDPipeline
+    return asked if issubclass(asked, family) else family
+
+
+def _vision_class(folder: Path) -> Any:
+    """CLIP with its projection where the saved model has one, as IP-Adapter's encoders do."""
+    from transformers import AutoConfig, CLIPVisionModel, CLIPVisionModelWithProjection
+
+    names = AutoConfig.from_pretrained(folder / "image_encoder").architectures or []
+    return CLIPVisionModelWithProjection if "CLIPVisionModelWithProjection" in names else CLIPVisionModel

@@ -1,0 +1,193 @@
+"""`BoLIDPipeline`: from a reference, a prompt, a pose and an image prompt to pictures of that person.
+
+The stock pipelines do the denoising; this mixin only prepares what is added to their cross-attentions (Eq. 6) and hands
+it over in `cross_attention_kwargs`.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
+
+import bolid.inputs as inputs
+from bolid.adapter import BoLIDAdapter
+from bolid.conditioning import ConditioningMixin
+from bolid.estimator import PersonEstimator
+from bolid.loading import LoadingMixin, require_fit
+from bolid.pictures import PictureSource
+
+
+class BoLIDMixin(ConditioningMixin, LoadingMixin):
+    """What BoLID adds to a stock pipeline. Comes before it in the bases.
+
+    Components beside the stock ones: `adapter` (BoLIDAdapter), `image_encoder` (a CLIP vision model) and `estimator`
+    (PersonEstimator). Without them the pipeline is the stock one.
+    """
+
+    scheduler: Any
+    config: Any
+
+    def _listen(self) -> None:
+        """Put the adapter's processors into the UNet, if it fits. Its weights stay outside."""
+        if self.adapter is not None:
+            require_fit(self.adapter, self.unet)
+            self.adapter.attach(self.unet)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        reference: Any = None,
+        pose: Any = None,
+        image_prompt: PictureSource | Sequence[PictureSource | None] | None = None,
+        image_prompt_strength: float = 0.5,
+        id_strength: Any = inputs.ID_STRENGTH,
+        pose_strength: float = 1.0,
+        retarget: bool = True,
+        negative_prompt: str | list[str] | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_images_per_prompt: int = 1,
+        generator: Any = None,
+        output_type: str = "pil",
+        callback_on_step_end: Callable[..., Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Draw the person of `reference`, in `pose`, as `prompt` says.
+
+        prompt: one text or a list; lists of references, poses or image prompts go with it row by row, and single ones
+            serve all rows.
+        reference: a picture of the person (PIL, path, uint8 array, `Reference`), a list of pictures of one person, an
+            `Identity`, or for several prompts a list of `Identity` or of lists. None: the base draws from text alone.
+        pose: a name of `bolid.pose.POSE_NAMES`, a picture of a person, a skeleton map, key-points [18, 2|3] with x, y
+            in [0, 1], a `Pose`, or None: then no body condition runs and the identity comes by tokens alone.
+        image_prompt: a picture whose scene or style is taken, with its strength, 0 or more.
+        id_strength: 0 or more, for all parts or {part: strength} of head, upper, lower, feet (parts left out: 0.8).
+            A part at 0 has no influence; all at 0 (without pose and image prompt) is exactly the stock pipeline.
+        pose_strength: 0 or more; 0 is as pose=None.
+        retarget: give the pose the reference's proportions.
+        num_inference_steps, guidance_scale: None takes the model's own defaults.
+        height, width: pixels, multiples of 8; None takes the model's own size.
+        num_images_per_prompt: pictures of each prompt, side by side in the result.
+        generator: a seed: picture j of every prompt is drawn from seed + j, whatever else is in the batch; or a list
+            of seeds or torch.Generator, one per picture; or one torch.Generator, as in the stock pipeline.
+        callback_on_step_end: called as in the stock pipeline; its first argument is this call's own copy of the
+            pipeline, so setting `_interrupt` there stops this call only.
+        kwargs: further arguments of the stock pipeline.
+
+        Returns: the stock pipeline's output. Raises ValueError for anything that cannot be used; nothing is guessed.
+        """
+        stock = super().__call__
+        own = set(inspect.signature(self.__call__).parameters)
+        inputs.known_arguments(kwargs, (own | set(inspect.signature(stock).parameters)) - {"kwargs"})
+        per_row = inputs.count(num_images_per_prompt, "num_images_per_prompt")
+        steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
+        if kwargs.get("timesteps") is None and kwargs.get("sigmas") is None:
+            steps = inputs.count(steps, "num_inference_steps")
+        guidance = self.config.default_guidance_scale if guidance_scale is None else guidance_scale
+        guidance = inputs.number(guidance, "guidance_scale")
+        size = inputs.picture_size(height, width, self.picture_size, self.vae_scale_factor)
+        people = None if reference is None else inputs.person_rows(reference)
+        poses = inputs.pose_rows(pose)
+        pictures = list(image_prompt) if isinstance(image_prompt, list | tuple) else [image_prompt]
+        rows = _rows(prompt, kwargs.get("prompt_embeds"), people, poses, pictures)
+        strength = inputs.part_strengths(id_strength, rows)
+        given = self._inputs(
+            rows, people, strength, inputs.as_list(poses, "pose", rows), inputs.number(pose_strength, "pose_strength"),
+            inputs.as_list(pictures, "image_prompt", rows), inputs.number(image_prompt_strength, "image_prompt_strength"),
+            retarget, size,
+        )  # fmt: skip
+        run = copy.copy(self)  # the stock pipeline keeps per-call state on itself and on its scheduler
+        run.scheduler = type(self.scheduler).from_config(self.scheduler.config)
+        if given is not None:
+            guided = guidance > 1 and self.unet.config.time_cond_proj_dim is None
+            passed = kwargs.pop("cross_attention_kwargs", None) or {}
+            kwargs["cross_attention_kwargs"] = {**passed, **self._conditions(given, per_row, guided).kwargs()}
+        if callback_on_step_end is not None:
+            kwargs["callback_on_step_end"] = callback_on_step_end
+        return super(BoLIDMixin, run).__call__(
+            prompt=_text_rows(prompt, rows),
+            negative_prompt=_text_rows(negative_prompt, rows, isinstance(prompt, list)),
+            height=size[0],
+            width=size[1],
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            num_images_per_prompt=per_row,
+            generator=inputs.generators(generator, rows, per_row),
+            output_type=output_type,
+            **kwargs,
+        )
+
+
+def _rows(prompt: Any, embeds: Tensor | None, *lists: list[Any] | None) -> int:
+    """How many prompts the call has. Raises ValueError when there is no prompt, or the lists disagree."""
+    if embeds is not None:
+        sizes = {len(embeds)}
+    elif isinstance(prompt, str):
+        sizes = {1}
+    elif isinstance(prompt, list) and prompt and all(isinstance(text, str) for text in prompt):
+        sizes = {len(prompt)}
+    else:
+        raise ValueError(f"prompt is {prompt!r}; give a text, or a list of texts")
+    sizes |= {len(each) for each in lists if each is not None}
+    sizes.discard(1)
+    if len(sizes) > 1:
+        raise ValueError(
+            f"prompts, references, poses and image prompts come in lists of {sorted(sizes)}; give one of each, or as "
+            "many as prompts"
+        )
+    rows = sizes.pop() if sizes else 1
+    if embeds is not None and len(embeds) != rows:
+        raise ValueError(f"prompt_embeds have {len(embeds)} rows, the lists {rows}; repeat the embeddings")
+    return rows
+
+
+def _text_rows(text: str | list[str] | None, rows: int, as_list: bool = False) -> str | list[str] | None:
+    """A text for every row; a single one stays what it is, unless a list is wanted."""
+    if text is None or (rows == 1 and not as_list):
+        return text
+    texts = [text] if isinstance(text, str) else text
+    return texts * rows if len(texts) == 1 else texts
+
+
+class BoLIDPipeline(BoLIDMixin, StableDiffusionPipeline):
+    """BoLID on Stable Diffusion 1.5 and on bolid-mini, which has its shape.
+
+    default_steps, default_guidance_scale: what a call takes when it says nothing.
+    """
+
+    _optional_components = ["safety_checker", "feature_extractor", "image_encoder", "adapter", "estimator"]  # noqa: RUF012
+    _exclude_from_cpu_offload = ["safety_checker", "adapter", "estimator"]  # noqa: RUF012 - called piecewise
+
+    def __init__(
+        self,
+        vae: ModelMixin,
+        text_encoder: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        unet: UNet2DConditionModel,
+        scheduler: ConfigMixin,
+        safety_checker: PreTrainedModel | None = None,
+        feature_extractor: CLIPImageProcessor | None = None,
+        image_encoder: PreTrainedModel | None = None,
+        adapter: BoLIDAdapter | None = None,
+        estimator: PersonEstimator | None = None,
+        requires_safety_checker: bool = False,
+        default_steps: int = 50,
+        default_guidance_scale: float = 7.5,
+    ) -> None:
+        super().__init__(
+            vae, text_encoder, tokenizer, unet, scheduler, safety_checker, feature_extractor, image_encoder,
+            requires_safety_checker,
+        )  # fmt: skip
+        self.register_modules(adapter=adapter, estimator=estimator)
+        self.register_to_config(default_steps=default_steps, default_guidance_scale=default_guidance_scale)
+        self._listen()

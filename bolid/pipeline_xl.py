@@ -1,0 +1,49 @@
+"""`BoLIDXLPipeline`: BoLID on the SDXL family."""
+
+from __future__ import annotations
+
+from diffusers import ConfigMixin, ModelMixin, StableDiffusionXLPipeline, UNet2DConditionModel
+from transformers import CLIPImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
+
+from bolid.adapter import BoLIDAdapter
+from bolid.estimator import PersonEstimator
+from bolid.pipeline import BoLIDMixin
+
+
+class BoLIDXLPipeline(BoLIDMixin, StableDiffusionXLPipeline):
+    """BoLID on SDXL: the same call; `prompt_2`, `original_size` and the like go through to the stock pipeline.
+
+    default_steps, default_guidance_scale: what a call takes when it says nothing.
+    """
+
+    _optional_components = [  # noqa: RUF012
+        "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "image_encoder", "feature_extractor",
+        "adapter", "estimator",
+    ]  # fmt: skip
+    _exclude_from_cpu_offload = ["adapter", "estimator"]  # noqa: RUF012 - called piecewise
+
+    def __init__(
+        self,
+        vae: ModelMixin,
+        text_encoder: PreTrainedModel,
+        text_encoder_2: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        tokenizer_2: PreTrainedTokenizerBase,
+        unet: UNet2DConditionModel,
+        scheduler: ConfigMixin,
+        image_encoder: PreTrainedModel | None = None,
+        feature_extractor: CLIPImageProcessor | None = None,
+        adapter: BoLIDAdapter | None = None,
+        estimator: PersonEstimator | None = None,
+        force_zeros_for_empty_prompt: bool = True,
+        add_watermarker: bool | None = None,
+        default_steps: int = 50,
+        default_guidance_scale: float = 5.0,
+    ) -> None:
+        super().__init__(
+            vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2, unet, scheduler, image_encoder,
+            feature_extractor, force_zeros_for_empty_prompt, add_watermarker,
+        )  # fmt: skip
+        self.register_modules(adapter=adapter, estimator=estimator)
+        self.register_to_config(default_steps=default_steps, default_guidance_scale=default_guidance_scale)
+        self._listen()

@@ -1,0 +1,54 @@
+"""Rows held in memory, and the order in which training sees them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Rows:
+    """Columns of equal length in RAM (random reads from a memory map were slow).
+
+    Args:
+        columns: name -> array [N, ...]. uint8 arrays [N, H, W, 3] are pictures: batches hold them as float
+            [B, 3, H, W] in [-1, 1]. Every other array comes out as a tensor of its own dtype (float16 as float32).
+
+    Raises:
+        ValueError: no rows, or columns of different lengths.
+    """
+
+    def __init__(self, columns: Mapping[str, np.ndarray]):
+        lengths = {name: len(array) for name, array in columns.items()}
+        if not lengths or len(set(lengths.values())) != 1 or not next(iter(lengths.values())):
+            raise ValueError(f"training rows need columns of one length of at least 1; found {lengths}.")
+        self.columns = dict(columns)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def batch(self, indices: np.ndarray, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+        """The rows at `indices` [B] as tensors on `device`."""
+        return {name: _tensor(array[indices]).to(device) for name, array in self.columns.items()}
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if array.dtype == np.uint8 and array.ndim == 4 and array.shape[-1] == 3:
+        return tensor.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)  # permute keeps it channels_last
+    return tensor.float() if array.dtype == np.float16 else tensor
+
+
+def batch_indices(step: int, batch_size: int, rows: int, seed: int) -> np.ndarray:
+    """Row numbers [batch_size] of one step: every epoch is a permutation of its own, keyed by (seed, epoch).
+
+    A pure function of its arguments, so a resumed run sees what an uninterrupted one would have seen.
+    """
+    positions = step * batch_size + np.arange(batch_size)
+    epochs = positions // rows
+    indices = np.empty(batch_size, np.int64)
+    for epoch in np.unique(epochs):
+        order = np.random.default_rng([seed, int(epoch)]).permutation(rows)
+        here = epochs == epoch
+        indices[here] = order[positions[here] % rows]
+    return indices

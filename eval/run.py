@@ -1,0 +1,223 @@
+"""Measure a model: `python eval/run.py --suite mini-quality --output runs/q [--quick] [--model DIR]`.
+
+Writes results.json (every figure with its interval, command, config, seed, machine, weights), results.md and
+grid.jpg into the output folder.  A run that was stopped goes on where it was: drawn pictures are kept there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.append(
+        str(ROOT)
+    )  # so that it runs from a clone that is not installed; an installed bolid comes first
+
+from bolid.evaluation.drawing import DRAWERS, DrawOptions, draw_row, identities  # noqa: E402
+from bolid.evaluation.pairs import Pairs, held_out_pairs, pairs_fingerprint  # noqa: E402
+from bolid.evaluation.report import grid, report, save_jpeg  # noqa: E402
+from bolid.evaluation.scores import Evaluators, score, summarise  # noqa: E402
+from bolid.evaluators import AppearanceEvaluator, PoseEvaluator  # noqa: E402
+
+# suite -> its rows; every suite starts from reference pixels of the test split
+SUITES = {
+    "mini-quality": ("truth", "reconstruction", "generated", "appearance_map", "base", "other_reference"),
+    "mini-evaluators": ("truth", "reconstruction", "appearance_map"),
+    "mini-tokens": ("truth", "generated", "without_pose", "other_reference"),
+}
+QUICK_PAIRS, QUICK_STEPS = 64, 8
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--suite", choices=sorted(SUITES), default="mini-quality")
+    parser.add_argument(
+        "--model", default=str(ROOT / "models" / "bolid-mini"), help="folder or Hub repository"
+    )
+    parser.add_argument(
+        "--evaluators", default=str(ROOT / "models" / "evaluators"), help="folder with pose/ and appearance/"
+    )
+    parser.add_argument("--output", required=True, help="folder for results and kept pictures")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"{QUICK_PAIRS} pairs, {QUICK_STEPS} steps: a look, not a result"
+    )
+    parser.add_argument("--pairs", type=int, help="held-out pairs (default 512)")
+    parser.add_argument("--steps", type=int, help="denoising steps (default: the model's own)")
+    parser.add_argument("--guidance", type=float, help="guidance scale (default: the model's own)")
+    parser.add_argument("--id-strength", type=float, help="default: the pipeline's own")
+    parser.add_argument("--seed", type=int, default=0, help="pair i is drawn from seed + i")
+    parser.add_argument("--rows", nargs="+", choices=sorted(DRAWERS), help="instead of the suite's rows")
+    parser.add_argument("--batch-size", type=int, default=16, help="pairs a pipeline call")
+    parser.add_argument("--processes", type=int, default=2, help="rendering processes")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    options = parser.parse_args(arguments)
+    options.pairs = options.pairs or (QUICK_PAIRS if options.quick else 512)
+    options.steps = options.steps or (QUICK_STEPS if options.quick else None)
+    if options.pairs < 16:
+        parser.error(f"--pairs {options.pairs}: at least 16 are needed, for identification among 16")
+    return options
+
+
+def load_pipeline(options: argparse.Namespace) -> Any:
+    """The pipeline of `--model`, quiet, on its device."""
+    from bolid import BoLIDPipeline
+
+    pipe = BoLIDPipeline.from_pretrained(options.model, dtype=getattr(torch, options.dtype)).to(
+        options.device
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def load_evaluators(folder: str, device: str) -> Evaluators:
+    """The mini evaluators. Raises ValueError where there are none."""
+    if not all((Path(folder) / name / "config.json").is_file() for name in ("pose", "appearance")):
+        raise ValueError(
+            f"no evaluators in {folder!r}: train them (train/configs/mini-*evaluator.yaml) or fetch models/"
+        )
+    pose = PoseEvaluator.from_pretrained(Path(folder) / "pose", dtype=torch.float32)
+    appearance = AppearanceEvaluator.from_pretrained(Path(folder) / "appearance", dtype=torch.float32)
+    return Evaluators(pose.to(device).eval(), appearance.to(device).eval())
+
+
+def weights_hash(source: str) -> str:
+    """Twelve hex digits over every weight and config file of a folder; a Hub repository's name."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return source
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".json", ".txt")):
+        digest.update(str(path.relative_to(folder)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def draw_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Everything that a kept picture depends on."""
+    names = ("steps", "guidance", "id_strength", "seed", "batch_size", "dtype", "pairs")
+    kept = {name: getattr(options, name) for name in names}
+    return kept | {"model": weights_hash(options.model), "avatars": pairs_fingerprint()}
+
+
+def claim(output: Path, settings: dict[str, Any]) -> None:
+    """Make the output folder this run's own. Raises ValueError when it keeps pictures of other settings."""
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "settings.json"
+    if path.exists():
+        old = json.loads(path.read_text())
+        changed = [f"{k}: {old.get(k)} then, {v} now" for k, v in settings.items() if old.get(k) != v]
+        if changed:
+            raise ValueError(
+                f"{output} keeps pictures of other settings ({'; '.join(changed)}): take another --output"
+            )
+    path.write_text(json.dumps(settings, indent=1))
+
+
+def signature(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the figures stand on: command, settings, weights, versions, machine."""
+    import diffusers
+    import transformers
+
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "suite": options.suite,
+        "quick": options.quick,
+        "settings": settings,
+        "evaluators": {"folder": options.evaluators, "weights": weights_hash(options.evaluators)},
+        "versions": {m.__name__: m.__version__ for m in (torch, diffusers, transformers, np)},
+        "machine": {
+            "platform": platform.platform(),
+            "processor": torch.cuda.get_device_name() if options.device == "cuda" else platform.processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def measure(
+    pipe: Any, pairs: Pairs, evaluators: Evaluators, options: argparse.Namespace
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Draw and score every row; returns the summary and the generated pictures (for the grid)."""
+    drawing = DrawOptions(
+        options.steps, options.guidance, options.id_strength, options.seed, options.batch_size
+    )
+    _, reference = evaluators.read(pairs.reference)
+    scores, seconds, shown = {}, {}, pairs.reference
+    for row in options.rows or SUITES[options.suite]:
+        folder = Path(options.output) / "pictures" / row
+        fresh, began, pieces = not folder.exists(), time.perf_counter(), []
+        for start, pictures in draw_row(row, pipe, pairs, drawing, folder):
+            pieces.append(pictures)
+            done = start + len(pictures)
+            rate = done / (time.perf_counter() - began)
+            print(
+                f"\r{row}: {done}/{len(pairs)}, {rate:.1f} pictures/s   ", end="", file=sys.stderr, flush=True
+            )
+        if fresh:  # else some were kept from before, and the time says nothing
+            seconds[row] = (time.perf_counter() - began) / len(pairs)
+        drawn = np.concatenate(pieces)
+        scores[row] = score(drawn, pairs, evaluators, reference)
+        shown = drawn if row == "generated" else shown
+        print(file=sys.stderr)
+    return summarise(scores, pairs) | {"seconds_per_picture": seconds}, shown
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a suite; the exit code is 2 for a mistake in the call."""
+    options = parse(arguments)
+    output = Path(options.output)
+    try:
+        evaluators = load_evaluators(options.evaluators, options.device)
+        pipe = load_pipeline(options)
+        settings = draw_settings(options)
+        claim(output, settings)
+        height, width = pipe.picture_size
+        pairs = held_out_pairs(options.pairs, height, width, options.processes)
+        summary, generated = measure(pipe, pairs, evaluators, options)
+        refused = sum(
+            identity is None for identity in identities(pipe, pairs.reference[: options.batch_size])
+        )
+    except ValueError as error:
+        print(f"eval/run.py: {error}", file=sys.stderr)
+        return 2
+    signed = signature(options, settings) | {"refused_of_first_batch": refused}
+    write(output, summary, signed)
+    save_jpeg(grid(pairs, generated), output / "grid.jpg")
+    print((output / "results.md").read_text())
+    return 0
+
+
+def write(output: Path, summary: dict[str, Any], signed: dict[str, Any]) -> None:
+    """results.json and results.md."""
+    (output / "results.json").write_text(json.dumps(signed | summary, indent=1))
+    heading = [
+        f"# {signed['suite']}: {signed['settings']['pairs']} held-out pairs",
+        "",
+        f"`{signed['command']}`",
+        "",
+        f"Weights {signed['settings']['model']}, mini evaluators {signed['evaluators']['weights']}, seed "
+        f"{signed['settings']['seed']}, torch {signed['versions']['torch']}; mean [95 % bootstrap interval]. "
+        "Key-points, attributes, scene and identification are read by the mini networks too.",
+    ]  # fmt: skip
+    (output / "results.md").write_text(report(summary, heading))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

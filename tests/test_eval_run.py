@@ -1,0 +1,130 @@
+"""eval/run.py from end to end on a tiny model: files, resuming, and mistakes that it names."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_pipelines import HEIGHT, WIDTH, make_mini
+
+from bolid.avatars.identity import ATTRIBUTES
+from bolid.evaluation.drawing import DRAWERS, DrawOptions, _call, draw_row
+from bolid.evaluation.pairs import Pairs, held_out_pairs
+from bolid.evaluation.report import save_jpeg
+from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
+from bolid.pipeline import BoLIDPipeline
+from bolid.reference import Reference
+
+PAIRS = 16
+
+
+def load_script() -> ModuleType:
+    """eval/run.py as a module (its folder is no package)."""
+    path = Path(__file__).parents[1] / "eval" / "run.py"
+    spec = importlib.util.spec_from_file_location("eval_run", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def pairs() -> Pairs:
+    return held_out_pairs(PAIRS, HEIGHT, WIDTH, processes=1)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A saved tiny model and saved tiny evaluators."""
+    root = tmp_path_factory.mktemp("models")
+    make_mini().save_pretrained(root / "mini")
+    small = {"channels": (8, 16, 16), "point_channels": 8, "hidden": 16, "embedding": 8, "head_crop": 24}
+    sizes = tuple(map(len, ATTRIBUTES.values()))
+    pose = PoseEvaluator(HEIGHT, WIDTH, stem_channels=16, channels=16, context_channels=16)
+    pose.save_pretrained(root / "evaluators" / "pose")
+    appearance = AppearanceEvaluator(tuple(ATTRIBUTES), sizes, 8, HEIGHT, WIDTH, **small)
+    appearance.save_pretrained(root / "evaluators" / "appearance")
+    return root / "mini", root / "evaluators"
+
+
+def arguments(folders: tuple[Path, Path], output: Path, *more: str) -> list[str]:
+    model, evaluators = (str(folder) for folder in folders)
+    given = ["--model", model, "--evaluators", evaluators, "--output", str(output), "--device", "cpu"]
+    return [*given, "--pairs", str(PAIRS), "--steps", "1", "--processes", "1", *more]
+
+
+def test_a_suite_writes_its_results_and_goes_on_where_it_was(folders: tuple[Path, Path], tmp_path: Path):
+    run, output = load_script(), tmp_path / "q"
+    assert run.main(arguments(folders, output)) == 0
+    results = json.loads((output / "results.json").read_text())
+    assert set(results["rows"]) == set(run.SUITES["mini-quality"])
+    truth = results["rows"]["truth"]["all"]
+    assert truth["error_head"]["mean"] == 0
+    assert truth["psnr"]["mean"] == 99
+    assert results["distribution"]["generated"]["fid_mini"] >= 0
+    assert results["normalised_attributes"].keys() == results["rows"].keys()
+    assert results["settings"]["model"]
+    assert "| **Generated** |" in (output / "results.md").read_text()
+    assert (output / "grid.jpg").stat().st_size <= 300_000
+    kept = sorted((output / "pictures" / "generated").iterdir())[0]
+    before = kept.stat().st_mtime_ns
+    assert run.main(arguments(folders, output)) == 0
+    assert kept.stat().st_mtime_ns == before
+    assert json.loads((output / "results.json").read_text())["rows"] == results["rows"]
+
+
+def test_kept_pictures_of_other_settings_are_refused(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = load_script()
+    assert run.main(arguments(folders, tmp_path, "--rows", "truth")) == 0
+    assert run.main(arguments(folders, tmp_path, "--rows", "truth", "--seed", "5")) == 2
+    assert "seed: 0 then, 5 now" in capsys.readouterr().err
+
+
+def test_missing_evaluators_are_one_sentence_and_code_2(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = load_script()
+    assert run.main(arguments((folders[0], tmp_path / "none"), tmp_path / "q")) == 2
+    assert "no evaluators" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run.parse(["--output", "x", "--pairs", "3"])
+
+
+def test_pairs_whose_reference_is_refused_are_drawn_without_one(
+    mini: BoLIDPipeline, person: Reference, pairs: Pairs
+):
+    options, chunk = DrawOptions(steps=1), slice(2, 5)
+    identity = mini.encode_identity(person)
+    mixed = _call(mini, pairs, chunk, options, [identity, None, identity], posed=True)
+    none = _call(mini, pairs, chunk, options, None, posed=True)
+    assert mixed.shape == (3, HEIGHT, WIDTH, 3)
+    np.testing.assert_allclose(mixed[1].astype(int), none[1], atol=1)
+    assert (mixed[0] != none[0]).any()
+
+
+def test_pictures_do_not_depend_on_the_chunk(mini: BoLIDPipeline, person: Reference, pairs: Pairs):
+    people = [mini.encode_identity(person)] * 4
+    together = _call(mini, pairs, slice(0, 4), DrawOptions(steps=1), people, posed=True)
+    alone = _call(mini, pairs, slice(3, 4), DrawOptions(steps=1), people[:1], posed=True)
+    np.testing.assert_allclose(together[3].astype(int), alone[0], atol=1)
+
+
+def test_unknown_rows_are_named(mini: BoLIDPipeline, pairs: Pairs, tmp_path: Path):
+    with pytest.raises(ValueError, match="generated"):
+        next(draw_row("nonsense", mini, pairs, DrawOptions(), tmp_path))
+    assert "truth" in DRAWERS
+
+
+def test_jpegs_keep_their_limit(tmp_path: Path):
+    noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    save_jpeg(noise, tmp_path / "a.jpg", limit=60_000)
+    assert (tmp_path / "a.jpg").stat().st_size <= 60_000
+    assert Image.open(tmp_path / "a.jpg").width < 600

@@ -1,0 +1,157 @@
+"""Metrics against figures that can be worked out by hand, and against properties that must hold."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from bolid import metrics
+
+SIZE = (200, 100)  # height, width in pixels
+
+
+def person(count: int = 3, seed: int = 0) -> np.ndarray:
+    """Key-points [count, 18, 3] inside the frame, all visible."""
+    points = np.random.default_rng(seed).uniform(0.2, 0.8, (count, 18, 3))
+    points[..., 2] = 1
+    return points
+
+
+def moved(points: np.ndarray, joint: int, pixels: float) -> np.ndarray:
+    """`points` with one joint moved to the right by so many pixels."""
+    other = points.copy()
+    other[:, joint, 0] += pixels / SIZE[1]
+    return other
+
+
+def test_pck_counts_the_visible_joints_within_alpha_of_the_diagonal():
+    target = person()
+    diagonal = metrics.box_scale(target, SIZE)[0]
+    assert metrics.pck(target, target, SIZE) == pytest.approx(1)
+    near, far = moved(target, 4, 0.09 * diagonal.min()), moved(target, 4, 0.11 * diagonal.max())
+    assert metrics.pck(near, target, SIZE) == pytest.approx(1)
+    assert metrics.pck(far, target, SIZE) == pytest.approx(17 / 18)
+    target[:, 4, 2] = 0
+    assert metrics.pck(far, target, SIZE) == pytest.approx(1)
+
+
+def test_pck_of_a_target_without_visible_joints_is_nan_and_bootstrap_skips_it():
+    target = person(4)
+    target[0, :, 2] = 0
+    values = metrics.pck(target, target, SIZE)
+    assert np.isnan(values[0])
+    interval = metrics.bootstrap(values)
+    assert (interval.mean, interval.count) == (1.0, 3)
+
+
+def test_oks_follows_its_formula():
+    target = person(1)
+    area = metrics.box_scale(target, SIZE)[1][0]
+    expected = (17 + math.exp(-(5**2) / (2 * area * (2 * metrics.OKS_SIGMAS[4]) ** 2))) / 18
+    assert metrics.oks(moved(target, 4, 5), target, SIZE) == pytest.approx(expected)
+
+
+def test_bone_ratio_error_ignores_size_and_sees_a_longer_leg():
+    target = person(1)
+    target[0, [1, 8, 11, 9, 10], :2] = [[0.5, 0.2], [0.45, 0.5], [0.55, 0.5], [0.45, 0.7], [0.45, 0.9]]
+    smaller = target.copy()
+    smaller[..., :2] = 0.5 + 0.6 * (target[..., :2] - 0.5)
+    assert metrics.bone_ratio_error(smaller, target, SIZE) == pytest.approx(0, abs=1e-9)
+    longer = target.copy()
+    longer[0, 10, 1] = 0.98
+    assert metrics.bone_ratio_error(longer, target, SIZE)[0] > 0.01
+
+
+def test_appearance_error_is_measured_inside_each_part():
+    truth = np.zeros((1, 8, 8, 3), np.uint8)
+    parts = np.zeros((1, 8, 8), np.uint8)
+    parts[0, :4], parts[0, 4:6] = 1, 2
+    drawn = truth.copy()
+    drawn[0, :4] = 255
+    drawn[0, 6:] = 99  # background: not a part
+    errors = metrics.appearance_error(drawn, truth, parts)
+    assert errors.shape == (1, 4)
+    assert errors[0, :2] == pytest.approx([metrics.RAW_RGB_MAX, 0])
+    assert np.isnan(errors[0, 2:]).all()
+    with pytest.raises(ValueError, match="must agree"):
+        metrics.appearance_error(drawn, truth, parts[:, :4])
+
+
+def test_attributes_count_where_visible_and_normalise_between_chance_and_truth():
+    labels = np.array([[0, 1, 2], [1, 1, 1]])
+    predicted = np.array([[0, 0, 2], [1, 1, 1]])
+    visible = np.array([[True, True, False], [False, False, False]])
+    values = metrics.attribute_accuracy(predicted, labels, visible)
+    assert values[0] == pytest.approx(0.5)
+    assert np.isnan(values[1])
+    assert metrics.normalised(0.6, 0.9, 0.3) == pytest.approx(0.5)
+    assert math.isnan(metrics.normalised(0.6, 0.3, 0.3))
+
+
+def test_identification_is_sure_of_copies_and_blind_to_noise():
+    rng = np.random.default_rng(0)
+    gallery = rng.normal(size=(400, 16))
+    assert metrics.identification(gallery, gallery).mean() == 1
+    assert metrics.identification(rng.normal(size=(400, 16)), gallery).mean() == pytest.approx(
+        1 / 16, abs=0.05
+    )
+    with pytest.raises(ValueError, match="at least 16"):
+        metrics.identification(gallery[:5], gallery[:5])
+
+
+def test_identification_does_not_reward_features_that_are_all_alike():
+    assert metrics.identification(np.ones((40, 4)), np.ones((40, 4))).mean() == 0
+
+
+def test_id_similarity_is_a_cosine():
+    assert metrics.id_similarity(np.array([[3.0, 0], [0, 1]]), np.array([[1.0, 0], [1, 0]])) == pytest.approx(
+        [1, 0]
+    )
+
+
+def test_fid_of_gaussians_is_what_the_formula_gives():
+    rng = np.random.default_rng(0)
+    p, q = rng.normal(size=(20000, 4)), 2 * rng.normal(size=(20000, 4)) + 1
+    # |mu|^2 = 4, Tr(I + 4 I - 2 * 2 I) = 4
+    assert metrics.fid(p, q) == pytest.approx(8, rel=0.05)
+    assert metrics.fid(p, p) == pytest.approx(0, abs=1e-6)
+    assert metrics.fid(p, q) == pytest.approx(metrics.fid(q, p), rel=1e-6)
+
+
+def test_fid_stands_more_features_than_rows():
+    rng = np.random.default_rng(0)
+    assert math.isfinite(metrics.fid(rng.normal(size=(8, 32)), rng.normal(size=(9, 32))))
+
+
+def test_kid_is_about_zero_for_one_distribution_and_grows_with_the_shift():
+    rng = np.random.default_rng(0)
+    p, same, shifted = (rng.normal(size=(500, 8)) + shift for shift in (0, 0, 1))
+    assert abs(metrics.kid(p, same)) < 0.02 < metrics.kid(p, shifted)
+
+
+def test_feature_shapes_are_checked():
+    with pytest.raises(ValueError, match=r"\[N, D\]"):
+        metrics.fid(np.zeros((4, 3)), np.zeros((4, 2)))
+
+
+def test_bootstrap_covers_the_mean_and_is_reproducible():
+    values = np.random.default_rng(0).normal(5, 1, 400)
+    interval = metrics.bootstrap(values)
+    assert interval.low < 5 < interval.high
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 / 20, rel=0.2)
+    assert interval == metrics.bootstrap(values)
+    assert metrics.bootstrap(np.array([np.nan])).count == 0
+
+
+def test_pairs_tell_a_small_difference_that_the_spread_would_hide():
+    rng = np.random.default_rng(0)
+    a = rng.normal(0, 10, 200)
+    interval = metrics.paired_bootstrap(a + 0.5 + rng.normal(0, 0.1, 200), a)
+    assert 0 < interval.low < 0.5 < interval.high < 1
+
+
+def test_psnr_of_one_grey_level_is_48_db():
+    a = np.full((1, 4, 4, 3), 100, np.uint8)
+    assert metrics.psnr(a, a + 1) == pytest.approx([48.13], abs=0.01)

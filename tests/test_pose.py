@@ -1,0 +1,130 @@
+"""Poses: names, drawing, reading back and proportions."""
+
+import numpy as np
+import pytest
+
+from bolid.pose import (
+    BODY12,
+    FACE,
+    JOINTS,
+    LIMBS,
+    MIRROR,
+    POSE_NAMES,
+    POSES,
+    Pose,
+    known,
+    read_skeleton_map,
+    retarget,
+    skeleton_map,
+)
+
+
+def test_tables_agree():
+    assert len(JOINTS) == len(MIRROR) == 18
+    assert len(LIMBS) == 17
+    assert [MIRROR[i] for i in MIRROR] == list(range(18))
+    assert [JOINTS[i] for i in BODY12[:4]] == ["shL", "shR", "elL", "elR"]
+
+
+def test_named_poses_are_complete_and_in_the_frame():
+    assert len(POSE_NAMES) >= 16
+    for name in POSE_NAMES:
+        points = Pose.named(name).keypoints
+        assert points[:, :2].min() > 0
+        assert points[:, :2].max() < 1
+        assert points[1:14, 2].min() >= 0.5
+    assert POSES["standing"][0, 2] == 1
+    assert not POSES["standing from behind"][[0, 14, 15], 2].any()
+
+
+def test_unknown_name_suggests_a_near_one():
+    with pytest.raises(ValueError, match=r"Did you mean 'sitting'.*standing from behind"):
+        Pose.named("siting")
+
+
+@pytest.mark.parametrize("points", [np.zeros((17, 3)), np.full((18, 3), np.nan), np.full((18, 3), 2.0)])
+def test_bad_key_points_are_refused(points):
+    with pytest.raises(ValueError, match=r"key-point"):
+        Pose(points)
+
+
+def test_mirroring_twice_is_the_same_pose_and_keeps_unknown_joints():
+    points = POSES["walking"].copy()
+    points[4] = 0
+    twice = Pose(points).mirrored().mirrored()
+    np.testing.assert_allclose(twice.keypoints, points, atol=1e-6)
+    assert not Pose(points).mirrored().keypoints[MIRROR[4]].any()
+
+
+def test_known_marks_hidden_body_joints_but_not_the_face():
+    points = POSES["standing"].copy()
+    points[:, 2] = 0
+    points[4] = 0
+    marked = known(points)
+    assert marked[4, 2] == 0
+    assert marked[3, 2] == 0.5
+    assert not marked[list(FACE), 2].any()
+
+
+def test_skeleton_map_leaves_unknown_joints_out_and_dims_hidden_ones():
+    points = POSES["arms raised"].copy()
+    full = skeleton_map(points[None], 192, 128)
+    assert full.shape == (1, 192, 128, 3)
+    dim = points.copy()
+    dim[2:5, 2] = 0.5
+    none = points.copy()
+    none[2:5, 2] = 0
+    sums = [skeleton_map(p[None], 192, 128).astype(int).sum() for p in (points, dim, none)]
+    assert sums[0] > sums[1] > sums[2]
+    assert not skeleton_map(np.zeros((1, 18, 3)), 64, 64).any()
+
+
+@pytest.mark.parametrize("name", ["standing", "arms raised from behind", "waving", "dancing", "sitting"])
+@pytest.mark.parametrize("size", [(192, 128), (768, 512)])
+def test_skeleton_map_is_read_back(name, size):
+    points = POSES[name]
+    read = read_skeleton_map(skeleton_map(points[None], *size)[0])
+    assert read is not None
+    drawn = points[:, 2] > 0
+    assert (read.keypoints[drawn, 2] > 0).all()
+    error = np.abs(read.keypoints[drawn, :2] - points[drawn, :2]) * size[::-1]
+    assert error.max() < 3 * size[0] / 192
+
+
+def test_other_pictures_are_no_skeleton_maps():
+    noise = np.random.default_rng(0).integers(0, 256, (192, 128, 3), dtype=np.uint8)
+    assert read_skeleton_map(noise) is None
+    assert read_skeleton_map(np.zeros((192, 128, 3), np.uint8)) is None
+    stripe = np.zeros((192, 128, 3), np.uint8)
+    stripe[:, 60:64] = 255
+    assert read_skeleton_map(stripe) is None
+
+
+@pytest.mark.parametrize("name", ["standing", "sitting", "running", "lying"])
+def test_retarget_to_oneself_changes_nothing(name):
+    points = POSES[name]
+    np.testing.assert_allclose(retarget(points, points), points, atol=1e-5)
+
+
+def test_retarget_takes_the_reference_s_leg_length():
+    reference = POSES["standing"].copy()
+    for joint, parent in ((9, 8), (12, 11)):
+        shift = -0.2 * (reference[joint, :2] - reference[parent, :2])
+        reference[[joint, joint + 1], :2] += shift
+    for joint, parent in ((10, 9), (13, 12)):
+        reference[joint, :2] -= 0.2 * (reference[joint, :2] - reference[parent, :2])
+    target = POSES["arms raised"]
+    result = retarget(target, reference)
+    before = (target[10, 1] - target[8, 1]) / (target[8, 1] - target[1, 1])
+    after = (result[10, 1] - result[8, 1]) / (result[8, 1] - result[1, 1])
+    assert 0.7 < after / before < 0.9
+    assert abs(result[[10, 13], 1].max() - target[[10, 13], 1].max()) < 1e-5
+    assert (result[:, 2] == target[:, 2]).all()
+
+
+def test_retarget_works_with_half_a_person():
+    target = POSES["standing"].copy()
+    target[[9, 10, 12, 13]] = 0
+    result = retarget(target, POSES["walking"])
+    assert not result[[9, 10, 12, 13]].any()
+    assert np.isfinite(result).all()
