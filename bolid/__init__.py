@@ -4,7 +4,8 @@
     pipe = BoLIDPipeline.from_pretrained("models/bolid-mini")
     picture = pipe("standing on a beach", "reference.png", pose="sitting", generator=7).images[0]
 
-The names are imported when they are first used, so that `import bolid` and `python -m bolid --help` cost nothing.
+The names are imported when they are first used, so that `import bolid` and `python -m bolid --help` cost
+nothing.
 """
 
 from __future__ import annotations

@@ -26,7 +26,9 @@ class Parser(argparse.ArgumentParser):
 
 def make_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    parser = Parser(prog="python -m bolid", description="Pictures of one person in any pose, from one picture.")
+    parser = Parser(
+        prog="python -m bolid", description="Pictures of one person in any pose, from one picture."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_generate(commands.add_parser("generate", help="draw the person of a reference picture"))
     _add_pose(commands.add_parser("pose", help="write the skeleton map of the person in a picture"))
@@ -52,7 +54,13 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--height", type=int, metavar="PX", help="multiple of 8 (default: the model's)")
     add("--width", type=int, metavar="PX", help="multiple of 8 (default: the model's)")
     add("--seed", type=int, metavar="S", help="picture j is drawn from seed S + j (default: a random seed)")
-    add("--images", type=int, default=1, metavar="K", help="how many pictures; the further ones are OUT-2.png, ...")
+    add(
+        "--images",
+        type=int,
+        default=1,
+        metavar="K",
+        help="how many pictures; the further ones are OUT-2.png, ...",
+    )
     _add_model(parser)
 
 
@@ -102,7 +110,9 @@ def generate(options: argparse.Namespace) -> int:
 
     pipe = load(model, options.device)
     seed = secrets.randbelow(2**32) if options.seed is None else options.seed
-    wanted = any(options.id_strength.values()) if isinstance(options.id_strength, dict) else options.id_strength
+    wanted = (
+        any(options.id_strength.values()) if isinstance(options.id_strength, dict) else options.id_strength
+    )
     person = pipe.encode_identity(references) if wanted else references
     for index, output in enumerate(outputs):
         pipe.set_progress_bar_config(desc=f"picture {index + 1} of {len(outputs)}", leave=False)
@@ -117,7 +127,9 @@ def generate(options: argparse.Namespace) -> int:
 
 
 def _checked(options: argparse.Namespace) -> tuple[list[Any], Any, Any]:
-    """References, pose and image prompt, loaded; everything that can be known wrong without the model is refused."""
+    """References, pose and image prompt, loaded; everything that can be known wrong without the model is
+    refused.
+    """
     from bolid.identity import Identity
     from bolid.pictures import load_picture
     from bolid.pose import Pose
@@ -151,7 +163,15 @@ def output_names(output: str, images: int) -> list[Path]:
 
 def _settings(options: argparse.Namespace, model: str, seed: int) -> dict[str, Any]:
     """What a picture was made with, for its PNG text. File names only: folders are the user's own affair."""
-    kept = ("prompt", "negative_prompt", "id_strength", "pose_strength", "image_prompt_strength", "steps", "guidance")
+    kept = (
+        "prompt",
+        "negative_prompt",
+        "id_strength",
+        "pose_strength",
+        "image_prompt_strength",
+        "steps",
+        "guidance",
+    )
     settings = {name: getattr(options, name) for name in kept if getattr(options, name) is not None}
     settings["pose"] = Path(options.pose).name if options.pose else None
     return settings | {"seed": seed, "model": Path(model).name, "retarget": not options.no_retarget}
@@ -186,7 +206,8 @@ def pose(options: argparse.Namespace) -> int:
 
 
 def find_model(model: str | None) -> str:
-    """The folder or Hub id to open; None is bolid-mini, looked for in the working folder and beside the package.
+    """The folder or Hub id to open; None is bolid-mini, looked for in the working folder and beside the
+    package.
 
     Raises ValueError where a folder is missing.
     """
@@ -199,9 +220,13 @@ def find_model(model: str | None) -> str:
             f"no model in {places[0]} or {places[1]}; run this in the repository, or give --model DIR_OR_HUB_ID"
         )
     path = Path(model)
-    is_hub_id = model.count("/") == 1 and not path.is_absolute() and not model.startswith((".", "~", "models/"))
+    is_hub_id = (
+        model.count("/") == 1 and not path.is_absolute() and not model.startswith((".", "~", "models/"))
+    )
     if not path.is_dir() and not is_hub_id:
-        raise ValueError(f"the model folder {model!r} does not exist; give the folder of a saved pipeline, or a Hub id")
+        raise ValueError(
+            f"the model folder {model!r} does not exist; give the folder of a saved pipeline, or a Hub id"
+        )
     return model
 
 

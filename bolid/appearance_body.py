@@ -85,8 +85,8 @@ def body_of(keypoints: Tensor, height: int, width: int) -> Body:
     middle_sure = torch.stack([sure[:, [8, 11]].amin(1), sure[:, [2, 5]].amin(1)], 1)
     unit = _unit(joints, sure, middle[:, 0], middle_sure[:, 0])
     centre, frame, facing = _head(joints, sure, middle[:, 0], unit)
-    sine, cosine = _yaw(joints, middle, frame, unit)
-    feet, hands = _extremities(joints, unit, sine, cosine)
+    sine, cosine, feet_sine = _yaw(joints, middle, frame, unit)
+    feet, hands = _extremities(joints, unit, feet_sine, cosine)
     points = torch.cat([joints, middle, centre[:, None], feet, hands], 1)
     ends = torch.stack([sure[:, i] for i in (1, 10, 10, 13, 13, 4, 7)], 1)
     return Body(points, torch.cat([sure, middle_sure, ends], 1), unit, sine, cosine, frame, facing)
@@ -150,14 +150,19 @@ def _lengthened(flat: Tensor, sign: Tensor) -> Tensor:
     return torch.cat([flat, (1 - flat.square().sum(-1, True)).clamp_min(0).sqrt() * sign], -1)
 
 
-def _yaw(joints: Tensor, middle: Tensor, head: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
-    """Sine and cosine of the body's turn: the cosine by the shoulders' width, the sine's sign by the face."""
+def _yaw(joints: Tensor, middle: Tensor, head: Tensor, unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sine and cosine of the body's turn, and the sine for the feet.
+
+    The cosine by the shoulders' width, the sine's size from it and its sign by the head. Near the front and the back,
+    where the cosine says little, the feet rather follow the head.
+    """
     along = F.normalize(middle[:, 0] - middle[:, 1], dim=-1, eps=1e-3)
     across = torch.stack([along[:, 1], -along[:, 0]], -1)
-    width = ((joints[:, 5] - joints[:, 2]) * across).sum(-1) / (0.37 * unit)
-    cosine = width.clamp(-1, 1)
-    sign = torch.where((head[:, :2, 2] * across).sum(-1) >= 0, 1.0, -1.0)
-    return sign * (1 - cosine.square()).sqrt(), cosine
+    cosine = (((joints[:, 5] - joints[:, 2]) * across).sum(-1) / (0.37 * unit)).clamp(-1, 1)
+    looking = (head[:, :2, 2] * across).sum(-1)
+    sine = torch.where(looking >= 0, 1.0, -1.0) * (1 - cosine.square()).sqrt()
+    share = ((cosine.abs() - 0.5) / 0.4).clamp(0, 1)  # of the head's direction
+    return sine, cosine, share * looking.clamp(-0.7, 0.7) + (1 - share) * sine
 
 
 def _extremities(joints: Tensor, unit: Tensor, sine: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,7 +177,7 @@ def _extremities(joints: Tensor, unit: Tensor, sine: Tensor, cosine: Tensor) -> 
     for knee, ankle in ((9, 10), (12, 13)):
         shin = F.normalize(joints[:, ankle] - joints[:, knee], dim=-1, eps=1e-3)
         upright = ((shin[:, 1:] - 0.6) / 0.3).clamp(0, 1)
-        level = torch.cat([sine, 0.17 * cosine], -1)
+        level = torch.cat([sine, 0.2 * cosine], -1)
         bent = torch.cat([sine * shin[:, 1:], -sine * shin[:, :1]], -1) + 0.25 * cosine * down
         forward = upright * level + (1 - upright) * bent
         sole = joints[:, ankle] + 0.05 * unit * (upright * down + (1 - upright) * shin)

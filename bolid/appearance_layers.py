@@ -179,7 +179,7 @@ def torso_layer(canvas: Canvas, source: Reference, target: Body) -> None:
     window = torso_window(target, canvas.height, canvas.width)
     share, aside, width, length = torso_coordinates(target, window)
     aside = aside / width
-    turned, unseen = _around(aside, target, body)
+    turned = _around(aside, target, body)
     start, along, across, half = body.torso_frame()
     inside = share.clamp(0, 1)
     half_there = half[:, :1, None] + (half[:, 1:, None] - half[:, :1, None]) * inside
@@ -193,7 +193,7 @@ def torso_layer(canvas: Canvas, source: Reference, target: Body) -> None:
     same_view = (body.cosine * target.cosine > 0.3)[:, None, None]
     worn = (tag // 8 == LOOSE) & same_view & (aside.abs() < 2)  # a backpack shows beside the torso
     below = (tag % 8 == 3) & (share > 0.6)
-    shown = ends & ~unseen & (((tag // 8 == TORSO) | below) & (aside.abs() < 1.06) | worn)
+    shown = ends & (((tag // 8 == TORSO) | below) & (aside.abs() < 1.06) | worn)
     fill = TORSO * BINS + (inside * (BINS - 1e-3)).long()
     fill_part = source.shade_part.gather(1, fill.flatten(1)).view(fill.shape)
     core = (aside.abs() < 0.92) & (share > -0.02) & (share < 1.08) & (fill_part > 0)
@@ -202,19 +202,20 @@ def torso_layer(canvas: Canvas, source: Reference, target: Body) -> None:
     canvas.put(window, (shown | core) & known, -0.05 * ~shown, x, y, part, fill)
 
 
-def _around(aside: Tensor, target: Body, body: Body) -> tuple[Tensor, Tensor]:
-    """Where across the reference's torso (-1 ... 1) lies what the target shows at aside, and what it does not show.
+def _around(aside: Tensor, target: Body, body: Body) -> Tensor:
+    """Where across the reference's torso (-1 ... 1) lies what the target shows at aside.
 
     aside = sin(angle + yaw) on a cylinder. What the reference cannot show is taken from the mirrored angle (bodies are
-    symmetric), else it is unseen.
+    symmetric), else from straight through the body: most patterns go around.
     """
     yaw, their_yaw = _flat(torch.atan2(target.sine, target.cosine), torch.atan2(body.sine, body.cosine))
     angle = torch.asin(aside.clamp(-1, 1)) - yaw
     seen = torch.cos(angle + their_yaw) > 0.1
     mirror_seen = torch.cos(their_yaw - angle) > 0.1
-    place = torch.where(seen, torch.sin(angle + their_yaw), torch.sin(their_yaw - angle))
+    through = torch.where(mirror_seen, torch.sin(their_yaw - angle), torch.sin(torch.pi - angle + their_yaw))
+    place = torch.where(seen, torch.sin(angle + their_yaw), through)
     overhang = (aside.abs() - 1).clamp_min(0) * torch.sign(aside) * _flat(_turned(body, target))[0]
-    return place + overhang, ~seen & ~mirror_seen
+    return place + overhang
 
 
 # Triangles between the legs, by points of the body: what a skirt spans
@@ -225,6 +226,7 @@ def skirt_layers(canvas: Canvas, source: Reference, target: Body) -> None:
     """What spans both legs, if the reference shows that its lower garment does."""
     spans = _skirt_seen(canvas, source)
     corners = torch.stack([target.points[:, list(span)] for span in SPANS], 1)  # [B, 3, 3, 2]
+    corners = torch.where(spans[:, :, None, None], corners, corners[:, :, :1])  # an unused box stays small
     priority = depths(target)[:, 1:5].amax(1)[:, None, None] + 0.02
     boxes = windows(corners.amin(2), corners.amax(2), canvas.height, canvas.width)
     for k, (span, window) in enumerate(zip(SPANS, boxes, strict=True)):

@@ -1,12 +1,14 @@
 """The autoencoder of bolid-mini: RGB picture <-> 16-channel latents at 1/8 of its size."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 @dataclass
@@ -38,6 +40,48 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(torch.relu(self.conv1(torch.relu(x))))
 
 
+def regroup(x: Tensor, channels: int) -> Tensor:
+    """x [B, C, h, w] with another number of channels, without weights: neighbours averaged, or each repeated.
+
+    One of C and `channels` divides the other.
+    """
+    have = x.shape[1]
+    if have >= channels:
+        return x.unflatten(1, (channels, have // channels)).mean(2)
+    return x.repeat_interleave(channels // have, dim=1)
+
+
+class Step(nn.Module):
+    """A change of size and width: a convolution beside a shortcut that only rearranges pixels.
+
+    The convolution starts at zero, so an untrained autoencoder already gives a blurred copy of its picture and
+    training goes into what the blur lacks. (The shortcut is the one of DC-AE, arXiv 2410.10733.)
+
+    Args:
+        scale: "down" halves the size, "up" doubles it, "same" keeps it.
+    """
+
+    def __init__(self, channels: int, out_channels: int, scale: Literal["down", "same", "up"]):
+        super().__init__()
+        self.out_channels, self.scale = out_channels, scale
+        if scale == "down":
+            self.conv = nn.Conv2d(channels, out_channels, 3, stride=2, padding=1)
+        elif scale == "up":
+            self.conv = nn.Conv2d(channels, 4 * out_channels, 1)
+        else:
+            self.conv = nn.Conv2d(channels, out_channels, 3, padding=1)
+        nn.init.zeros_(self.conv.weight)
+        assert self.conv.bias is not None
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.scale == "down":
+            return self.conv(x) + regroup(functional.pixel_unshuffle(x, 2), self.out_channels)
+        if self.scale == "up":
+            return functional.pixel_shuffle(self.conv(x) + regroup(x, 4 * self.out_channels), 2)
+        return self.conv(x) + regroup(x, self.out_channels)
+
+
 class AvatarAutoencoder(ModelMixin, ConfigMixin):
     """Deterministic convolutional autoencoder, f8, with the interface pipelines expect of a VAE.
 
@@ -47,7 +91,9 @@ class AvatarAutoencoder(ModelMixin, ConfigMixin):
 
     Args:
         latent_channels: channels of the latents.
-        block_out_channels: channels at 1/1 (always 12), 1/2, 1/4 and 1/8 of the picture's size.
+        block_out_channels: channels at 1/1 (always 12), 1/2, 1/4 and 1/8 of the picture's size; each a multiple of
+            the one before, or four times the one before a multiple of it, and the last a multiple of
+            `latent_channels`.
         encoder_layers, decoder_layers: residual blocks at 1/2, 1/4 and 1/8.
         scaling_factor: what pipelines multiply latents by; 1 here, as the whitening is inside the model.
     """
@@ -56,40 +102,33 @@ class AvatarAutoencoder(ModelMixin, ConfigMixin):
     def __init__(
         self,
         latent_channels: int = 16,
-        block_out_channels: tuple[int, ...] = (12, 64, 96, 128),
+        block_out_channels: tuple[int, ...] = (12, 48, 96, 96),
         encoder_layers: tuple[int, ...] = (1, 1, 2),
         decoder_layers: tuple[int, ...] = (2, 2, 3),
         scaling_factor: float = 1.0,
     ):
         super().__init__()
-        if len(block_out_channels) != 4 or block_out_channels[0] != 12:
+        widths = block_out_channels
+        fits = len(widths) == 4 and widths[0] == 12 and widths[1] % 12 == 0 and widths[3] % latent_channels == 0
+        if not fits or any(4 * a % b for a, b in zip(widths[1:], widths[2:], strict=False)):
             raise ValueError(
-                f"block_out_channels={tuple(block_out_channels)}: four levels are needed, the first of 12 channels "
-                "(an RGB picture rearranged 2x2); for example (12, 64, 96, 128)."
+                f"block_out_channels={tuple(widths)} with {latent_channels} latent channels: four levels are needed, "
+                "12 channels first (an RGB picture rearranged 2x2), then a multiple of 12, then divisors of four "
+                "times the one before, the last a multiple of latent_channels; for example (12, 48, 96, 96)."
             )
-        widths = block_out_channels[1:]
-        encoder: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(12, widths[0], 3, padding=1)]
-        for level, width in enumerate(widths):
-            if level:
-                encoder.append(nn.Conv2d(widths[level - 1], width, 3, stride=2, padding=1))
-            encoder += [ResidualBlock(width) for _ in range(encoder_layers[level])]
-        encoder += [nn.ReLU(), nn.Conv2d(widths[-1], latent_channels, 3, padding=1)]
-        self.encoder = nn.Sequential(*encoder)
+        encoder: list[nn.Module] = [nn.PixelUnshuffle(2), Step(12, widths[1], "same")]
+        for level in (1, 2, 3):
+            if level > 1:
+                encoder.append(Step(widths[level - 1], widths[level], "down"))
+            encoder += [ResidualBlock(widths[level]) for _ in range(encoder_layers[level - 1])]
+        self.encoder = nn.Sequential(*encoder, Step(widths[3], latent_channels, "same"))
 
-        decoder: list[nn.Module] = [nn.Conv2d(latent_channels, widths[-1], 3, padding=1)]
-        for level in reversed(range(3)):
-            decoder += [ResidualBlock(widths[level]) for _ in range(decoder_layers[level])]
-            if level:  # 1x1 to four times the channels, then rearranged into twice the size
-                decoder += [nn.Conv2d(widths[level], 4 * widths[level - 1], 1), nn.PixelShuffle(2)]
-        decoder += [nn.ReLU(), nn.Conv2d(widths[0], 12, 3, padding=1), nn.PixelShuffle(2)]
-        self.decoder = nn.Sequential(*decoder)
-        for module in (*self.encoder.modules(), *self.decoder.modules()):
-            if isinstance(module, nn.Conv2d) and module.weight.any():
-                # variance kept from layer to layer: with torch's default a signal fades on its way through the
-                # latents and training sits on a constant picture for thousands of steps
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        with torch.no_grad():
-            decoder[-2].weight.mul_(0.1)  # pyright: ignore # the first pictures are nearly grey
+        decoder: list[nn.Module] = [Step(latent_channels, widths[3], "same")]
+        for level in (3, 2, 1):
+            decoder += [ResidualBlock(widths[level]) for _ in range(decoder_layers[level - 1])]
+            if level > 1:
+                decoder.append(Step(widths[level], widths[level - 1], "up"))
+        self.decoder = nn.Sequential(*decoder, Step(widths[1], 12, "same"), nn.PixelShuffle(2))
         # 1x1 maps that whiten the latents once training has ended (see `whiten_`); the identity until then
         self.quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
         self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)

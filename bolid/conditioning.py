@@ -27,7 +27,9 @@ LARGEST_PROMPT = 1024  # pixels a side; the vision encoder sees a few hundred at
 
 
 class ConditioningMixin:
-    """The part of `BoLIDMixin` that computes: `Identity`, `AdapterInputs`, `Conditions`. It changes nothing."""
+    """The part of `BoLIDMixin` that computes: `Identity`, `AdapterInputs`, `Conditions`. It changes
+    nothing.
+    """
 
     vae: Any
     unet: Any
@@ -72,7 +74,8 @@ class ConditioningMixin:
     def encode_identity(self, reference: Any) -> Identity:
         """One person's `Identity`, to keep, save, mix, and hand in again as `reference`.
 
-        reference: a picture (PIL, path, array), a `Reference`, an `Identity`, or a list of those of one person.
+        reference: a picture (PIL, path, array), a `Reference`, an `Identity`, or a list of those of one
+        person.
         Raises ValueError as `find_person`, or when an `Identity` was made by another model.
         """
         self._require("adapter", "image_encoder")
@@ -100,7 +103,9 @@ class ConditioningMixin:
         return Identity(tokens[0], token_present[0], self.adapter.part_ids, (found,))
 
     def _patches(self, pictures: Tensor) -> Tensor:
-        """[..., 3, S, S] in [-1, 1] -> [..., L, D] in the adapter's type, normalised as this vision encoder wants."""
+        """[..., 3, S, S] in [-1, 1] -> [..., L, D] in the adapter's type, normalised as this vision encoder
+        wants.
+        """
         processor = self.feature_extractor
         statistics = (None, None) if processor is None else (processor.image_mean, processor.image_std)
         pictures = pictures.to(self._execution_device)
@@ -129,7 +134,9 @@ class ConditioningMixin:
         for row, picture in enumerate(pictures):
             if picture is not None:
                 image = load_picture(picture, "image prompt")
-                image.thumbnail((LARGEST_PROMPT, LARGEST_PROMPT))  # a photograph would take a gigabyte as floats
+                image.thumbnail(
+                    (LARGEST_PROMPT, LARGEST_PROMPT)
+                )  # a photograph would take a gigabyte as floats
                 whole = _pixels([np.asarray(image)])
                 # squeezed to the encoder's square, as in training: nothing is cut off
                 pixels[row] = functional.interpolate(whole, (size, size), mode="bilinear", antialias=True)[0]
@@ -151,11 +158,15 @@ class ConditioningMixin:
             if pose is None:
                 continue
             shown = people is not None and strength[row].max() > 0
-            references = [reference.resized(height, width) for reference in people[row].references] if shown else []
+            references = (
+                [reference.resized(height, width) for reference in people[row].references] if shown else []
+            )
             if fit and references:
                 best = max(references, key=lambda reference: float(reference.keypoints[:, 2].sum()))
                 pose = retargeted(pose, inputs.proportions_of(best.keypoints, strength[row]), width / height)
-            skeletons[row] = torch.from_numpy(skeleton_map(pose[None], height, width)[0]).permute(2, 0, 1) / 255
+            skeletons[row] = (
+                torch.from_numpy(skeleton_map(pose[None], height, width)[0]).permute(2, 0, 1) / 255
+            )
             if references:
                 appearance[row] = self._pack(best_map(references, pose, strength[row]))
         given = [0.0 if pose is None else pose_strength for pose in poses]
@@ -171,10 +182,14 @@ class ConditioningMixin:
         encoded = self.vae.encode(picture)
         latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
         shifted = latents - (getattr(self.vae.config, "shift_factor", None) or 0.0)
-        return pack_appearance(shifted * self.vae.config.scaling_factor, faded[None, 3:].to(latents.device))[0]
+        return pack_appearance(shifted * self.vae.config.scaling_factor, faded[None, 3:].to(latents.device))[
+            0
+        ]
 
     def _conditions(self, given: AdapterInputs, per_row: int, guided: bool) -> Conditions:
-        """What the UNet's cross-attentions get, in the stock order: the negative half first, each row `per_row` times."""
+        """What the UNet's cross-attentions get, in the stock order: the negative half first, each row
+        `per_row` times.
+        """
         self.adapter.require_attached(self.unet)
         conditions = self.adapter.conditions(given).repeat(per_row)
         if guided:
@@ -197,13 +212,16 @@ class ConditioningMixin:
             given |= self._image_inputs(pictures, image_strength)
         if pose_strength > 0 and any(pose is not None for pose in poses):
             self._require("adapter")
-            placed = [inputs.read_pose(pose, *size, lambda p: self.find_person(p, "pose picture")) for pose in poses]
+            placed = [
+                inputs.read_pose(pose, *size, lambda p: self.find_person(p, "pose picture")) for pose in poses
+            ]
             given |= self._body_inputs(placed, identities, strength, pose_strength, retarget, size)
         return AdapterInputs(**given) if given else None
 
 
 def best_map(references: Sequence[Reference], pose: np.ndarray, strength: np.ndarray) -> Tensor:
-    """The appearance map [4, H, W] of the reference that covers most of the target, weighted by part strength.
+    """The appearance map [4, H, W] of the reference that covers most of the target, weighted by part
+    strength.
 
     references: of one size; pose: [18, 3] in the frame of that size; strength: [4], above 1 counts as 1.
     """

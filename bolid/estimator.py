@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 N_JOINTS = 18
@@ -159,7 +159,7 @@ class PersonEstimator(ModelMixin, ConfigMixin):
 
         Raises: ValueError for another size (use `predict`, or resize with torch.nn.functional.interpolate).
         """
-        size = (self.config.height, self.config.width)
+        size = (self.config["height"], self.config["width"])
         if tuple(pixels.shape[-2:]) != size:
             raise ValueError(
                 f"pictures are {tuple(pixels.shape[-2:])}, they must be {size} (height, width): resize"
@@ -201,7 +201,7 @@ class PersonEstimator(ModelMixin, ConfigMixin):
         pixels = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).to(self.dtype) / 127.5 - 1
         fitted, (left, top, width, height) = self.fit(pixels)
         out = self(fitted)
-        size = torch.tensor((self.config.width, self.config.height), device=self.device)
+        size = torch.tensor((self.config["width"], self.config["height"]), device=self.device)
         corner = torch.tensor((left, top), device=self.device)
         inner = torch.tensor((width, height), device=self.device)
         places = ((out.keypoints * size - corner) / inner).clamp(0, 1)
@@ -219,10 +219,10 @@ class PersonEstimator(ModelMixin, ConfigMixin):
         pixels).
         """
         height, width = pixels.shape[-2:]
-        scale = min(self.config.height / height, self.config.width / width)
+        scale = min(self.config["height"] / height, self.config["width"] / width)
         inner = (max(1, round(height * scale)), max(1, round(width * scale)))
         if inner != (height, width):
             pixels = F.interpolate(pixels.float(), inner, mode="bilinear", antialias=True).to(pixels.dtype)
-        top, left = (self.config.height - inner[0]) // 2, (self.config.width - inner[1]) // 2
-        border = (left, self.config.width - inner[1] - left, top, self.config.height - inner[0] - top)
+        top, left = (self.config["height"] - inner[0]) // 2, (self.config["width"] - inner[1]) // 2
+        border = (left, self.config["width"] - inner[1] - left, top, self.config["height"] - inner[0] - top)
         return F.pad(pixels, border, mode="replicate"), (left, top, inner[1], inner[0])

@@ -19,9 +19,18 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-# Where AppearanceEvaluator looks: the 18 joints, the middles of the limbs, and four spots on the torso.
+# Where AppearanceEvaluator looks beside the 18 joints: middles of limbs, the torso, and beyond the ends.
 _BONES = ((2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (11, 12), (12, 13), (0, 1))
 _TORSO = ((2, 8), (5, 11), (1, 8, 11), (1, 1, 8, 11), (8, 11))
+_BEYOND = (
+    (3, 4, 0.35),
+    (6, 7, 0.35),
+    (9, 10, 0.15),
+    (12, 13, 0.15),
+    (9, 10, 0.3),
+    (12, 13, 0.3),
+    (1, 0, 0.5),
+)
 FACE_JOINTS = (0, 14, 15, 16, 17)
 NECK = 1
 
@@ -148,7 +157,7 @@ class AppearanceEvaluator(ModelMixin, ConfigMixin):
         width: int = 128,  # px
         head_crop: int = 48,  # px, side of the head crop: twice a head, so that hats and long hair are in
         channels: tuple[int, ...] = (24, 64, 96),  # of the body branch at 1/2, 1/4 and 1/8 resolution
-        point_channels: int = 40,
+        point_channels: int = 32,
         hidden: int = 256,
         embedding: int = 64,
     ) -> None:
@@ -290,9 +299,14 @@ def upright_heads(x: Tensor, keypoints: Tensor, side: int) -> Tensor:
 
 
 def _spot_weights() -> Tensor:
-    """[spots, 18] weights that turn joints into the spots of `AppearanceEvaluator`."""
+    """[spots, 18] weights that turn joints into the spots of `AppearanceEvaluator`.
+
+    Hands, shoes and hats lie beyond the last joint: (a, b, share) continues the bone a-b by that share.
+    """
     groups = [(j,) for j in range(18)] + list(_BONES) + list(_TORSO)
-    weights = torch.zeros(len(groups), 18)
+    weights = torch.zeros(len(groups) + len(_BEYOND), 18)
+    for row, (start, end, share) in enumerate(_BEYOND, len(groups)):
+        weights[row, start], weights[row, end] = -share, 1 + share
     for row, group in enumerate(groups):
         for joint in group:
             weights[row, joint] += 1 / len(group)

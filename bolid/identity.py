@@ -52,14 +52,18 @@ class Identity:
         )
 
     def mix(self, other: Identity, weight: float = 0.5) -> Identity:
-        """Between two persons: tokens (1 - weight) x self + weight x other; a part that only one shows is that one's.
+        """Between two persons: tokens (1 - weight) x self + weight x other; a part that only one shows is
+        that one's.
 
-        weight: in [0, 1]; 0 is self and 1 is other exactly. Pixels do not mix: the references (the appearance map) are
-        those of the heavier side, self's at 0.5.
-        Raises ValueError for a weight outside [0, 1], or identities of different models or numbers of references.
+        weight: in [0, 1]; 0 is self and 1 is other exactly. Pixels do not mix: the references (the
+        appearance map) are those of the heavier side, self's at 0.5.
+        Raises ValueError for a weight outside [0, 1], or identities of different models or numbers of
+        references.
         """
         if not 0 <= weight <= 1:
-            raise ValueError(f"weight is {weight}; it must lie in [0, 1]: 0 keeps this person, 1 is the other")
+            raise ValueError(
+                f"weight is {weight}; it must lie in [0, 1]: 0 keeps this person, 1 is the other"
+            )
         if self.tokens.shape != other.tokens.shape or not torch.equal(self.part_ids, other.part_ids):
             raise ValueError(
                 f"identities of {list(self.tokens.shape)} and {list(other.tokens.shape)} tokens do not mix; "
@@ -93,18 +97,26 @@ class Identity:
     def load(cls, path: str | os.PathLike[str]) -> Identity:
         """Read what `save` wrote. Raises ValueError if the file is missing or something else."""
         if not Path(path).is_file():
-            raise ValueError(f"identity file {str(path)!r} does not exist; give a file written by Identity.save")
+            raise ValueError(
+                f"identity file {str(path)!r} does not exist; give a file written by Identity.save"
+            )
         try:
             with safe_open(path, framework="pt") as file:
                 kind = (file.metadata() or {}).get("format")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         except SafetensorError as error:
-            raise ValueError(f"{str(path)!r} is not a safetensors file ({error}); give one of Identity.save") from error
+            raise ValueError(
+                f"{str(path)!r} is not a safetensors file ({error}); give one of Identity.save"
+            ) from error
         if kind != FORMAT:
-            raise ValueError(f"{str(path)!r} holds {kind!r}, not {FORMAT!r}; give a file written by Identity.save")
+            raise ValueError(
+                f"{str(path)!r} holds {kind!r}, not {FORMAT!r}; give a file written by Identity.save"
+            )
         count = sum(name.endswith(".image") for name in tensors)
         references = tuple(
-            Reference(*(tensors[f"reference.{index}.{field}"].numpy() for field in ("image", "keypoints", "parts")))
+            Reference(
+                *(tensors[f"reference.{index}.{field}"].numpy() for field in ("image", "keypoints", "parts"))
+            )
             for index in range(count)
         )
         return cls(tensors["tokens"], tensors["present"], tensors["part_ids"], references)

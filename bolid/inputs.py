@@ -1,4 +1,6 @@
-"""What a user hands to the pipeline, checked and brought to one form: rows of strengths, poses, persons, generators."""
+"""What a user hands to the pipeline, checked and brought to one form: rows of strengths, poses, persons,
+generators.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +44,22 @@ def count(value: Any, what: str) -> int:
     return int(value)
 
 
-def picture_size(height: int | None, width: int | None, default: tuple[int, int], factor: int) -> tuple[int, int]:
+def picture_size(
+    height: int | None, width: int | None, default: tuple[int, int], factor: int
+) -> tuple[int, int]:
     """(height, width) in pixels. Raises ValueError unless both are positive multiples of `factor`."""
     size = (default[0] if height is None else height, default[1] if width is None else width)
     for name, value, usual in zip(("height", "width"), size, default, strict=True):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < factor or value % factor:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | np.integer)
+            or value < factor
+            or value % factor
+        ):
             near = max(factor, round(value / factor) * factor) if isinstance(value, int) else usual
-            raise ValueError(f"{name} is {value!r}; it must be a positive multiple of {factor}, for example {near}")
+            raise ValueError(
+                f"{name} is {value!r}; it must be a positive multiple of {factor}, for example {near}"
+            )
     return int(size[0]), int(size[1])
 
 
@@ -61,7 +72,9 @@ def part_strengths(value: Any, rows: int) -> np.ndarray:
     if isinstance(value, list | tuple):
         values = list(value)
         if len(values) != rows:
-            raise ValueError(f"id_strength lists {len(values)} values for {rows} prompts; give one, or one per prompt")
+            raise ValueError(
+                f"id_strength lists {len(values)} values for {rows} prompts; give one, or one per prompt"
+            )
     else:
         values = [value] * rows
     return np.array([_strength_row(each) for each in values], np.float32).reshape(rows, len(PARTS))
@@ -88,7 +101,8 @@ def as_list(value: Any, what: str, rows: int) -> list[Any]:
 def person_rows(reference: Any) -> list[list[PersonSource]]:
     """References -> per person the list of sources.
 
-    One source or a flat list of pictures is one person; a list of lists or of `Identity` is one person per prompt.
+    One source or a flat list of pictures is one person; a list of lists or of `Identity` is one person per
+    prompt.
     Raises ValueError for an empty list.
     """
     if isinstance(reference, list | tuple):
@@ -135,7 +149,8 @@ def read_pose(
     """One pose of any kind -> float32 [18, 3] in the frame of the picture to be made; None stays None.
 
     find: finds the person in a picture (only called for pictures that are no skeleton map).
-    Raises ValueError for an unknown name, key-points that are no shares of the picture, a picture without a person.
+    Raises ValueError for an unknown name, key-points that are no shares of the picture, a picture without a
+    person.
     """
     if pose is None:
         return None
@@ -161,7 +176,10 @@ def read_pose(
 
 
 def _names_a_file(text: str) -> bool:
-    return Path(text).suffix.lower() in {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"} or Path(text).is_file()
+    return (
+        Path(text).suffix.lower() in {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
+        or Path(text).is_file()
+    )
 
 
 def _checked(points: np.ndarray) -> np.ndarray:
@@ -193,7 +211,9 @@ def _read_map(picture: Image.Image, height: int, width: int) -> np.ndarray | Non
 
 
 def proportions_of(reference: np.ndarray, strength: np.ndarray) -> np.ndarray:
-    """The reference's key-points [18, 3] without the joints of parts at strength 0 (zeros), which may tell nothing."""
+    """The reference's key-points [18, 3] without the joints of parts at strength 0 (zeros), which may tell
+    nothing.
+    """
     points = reference.copy()
     for part, joints in (("upper", slice(1, 8)), ("lower", slice(8, 14))):
         if strength[PARTS.index(part)] <= 0:
@@ -201,14 +221,12 @@ def proportions_of(reference: np.ndarray, strength: np.ndarray) -> np.ndarray:
     return points
 
 
-def generators(
-    generator: Any, rows: int, per_row: int
-) -> torch.Generator | list[torch.Generator] | None:
+def generators(generator: Any, rows: int, per_row: int) -> torch.Generator | list[torch.Generator] | None:
     """Generators in the order of the pictures, each prompt's pictures side by side.
 
-    generator: an int seeds picture j of every prompt with generator + j, so neither the other prompts nor the number
-    of pictures changes a picture; a list (of ints or torch.Generator) has one per picture; one torch.Generator and
-    None go to the stock pipeline as they are.
+    generator: an int seeds picture j of every prompt with generator + j, so neither the other prompts nor
+    the number of pictures changes a picture; a list (of ints or torch.Generator) has one per picture; one
+    torch.Generator and None go to the stock pipeline as they are.
     Raises ValueError for a list of another length.
     """
     if generator is None or isinstance(generator, torch.Generator):
@@ -216,16 +234,24 @@ def generators(
     if isinstance(generator, int | np.integer) and not isinstance(generator, bool):
         generator = [int(generator) + index for _ in range(rows) for index in range(per_row)]
     if not isinstance(generator, list | tuple):
-        raise ValueError(f"generator is {generator!r}; give a seed, a torch.Generator, or a list with one per picture")
+        raise ValueError(
+            f"generator is {generator!r}; give a seed, a torch.Generator, or a list with one per picture"
+        )
     if len(generator) != rows * per_row:
-        raise ValueError(f"generator lists {len(generator)} for {rows * per_row} pictures; give one per picture")
+        raise ValueError(
+            f"generator lists {len(generator)} for {rows * per_row} pictures; give one per picture"
+        )
     return [_seeded(each) for each in generator]
 
 
 def _seeded(generator: Any) -> torch.Generator:
     if isinstance(generator, torch.Generator):
         return generator
-    if isinstance(generator, bool) or not isinstance(generator, int | np.integer) or not 0 <= generator < 2**63:
+    if (
+        isinstance(generator, bool)
+        or not isinstance(generator, int | np.integer)
+        or not 0 <= generator < 2**63
+    ):
         raise ValueError(f"a seed is {generator!r}; it must be a whole number of 0 or more")
     return torch.Generator().manual_seed(int(generator))  # on the CPU: the same noise on every device
 

@@ -26,7 +26,8 @@ class LoadingMixin:
         """Open bolid-mini, a saved SD 1.5 or SDXL BoLID, or a plain base of those families.
 
         Returns a BoLIDPipeline or a BoLIDXLPipeline, whichever the repository's model_index.json asks for.
-        kwargs: as of `DiffusionPipeline.from_pretrained` (dtype, variant, cache_dir, a component by name, ...).
+        kwargs: as of `DiffusionPipeline.from_pretrained` (dtype, variant, cache_dir, a component by name,
+        ...).
         Raises ValueError when there is no such folder or repository, or it is of another family.
         """
         source = os.fspath(pretrained_model_name_or_path)
@@ -34,18 +35,24 @@ class LoadingMixin:
         return super(LoadingMixin, family).from_pretrained(source, **kwargs)
 
     def load_bolid_adapter(self, source: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Add an adapter to a plain base: the folders `adapter`, and `image_encoder` and `estimator` where there.
+        """Add an adapter to a plain base: the folders `adapter`, and `image_encoder` and `estimator` where
+        there.
 
-        source: a local folder as written by `save_bolid_adapter`; kwargs go to each `from_pretrained` (dtype, ...).
+        source: a local folder as written by `save_bolid_adapter`; kwargs go to each `from_pretrained`
+        (dtype, ...).
         Raises ValueError when the folder holds no adapter or one for another UNet.
         """
         folder = Path(source)
         if not (folder / "adapter" / "config.json").is_file():
-            raise ValueError(f"{str(folder)!r} holds no adapter/config.json; give a folder of save_bolid_adapter")
+            raise ValueError(
+                f"{str(folder)!r} holds no adapter/config.json; give a folder of save_bolid_adapter"
+            )
         kwargs.setdefault("dtype", self.unet.dtype)
         loaded: dict[str, Any] = {"adapter": BoLIDAdapter.from_pretrained(folder / "adapter", **kwargs)}
         if (folder / "image_encoder").is_dir():
-            loaded["image_encoder"] = _vision_class(folder).from_pretrained(folder / "image_encoder", **kwargs)
+            loaded["image_encoder"] = _vision_class(folder).from_pretrained(
+                folder / "image_encoder", **kwargs
+            )
         if (folder / "estimator").is_dir():
             loaded["estimator"] = PersonEstimator.from_pretrained(folder / "estimator", **kwargs)
         for name, component in loaded.items():
@@ -85,7 +92,9 @@ def require_fit(adapter: BoLIDAdapter, unet: Any) -> None:
 def _read_index(cls: Any, source: str, options: dict[str, Any]) -> dict[str, Any]:
     """model_index.json of a folder or a Hub repository. Raises ValueError when there is none."""
     if Path(source).is_dir() and not (Path(source) / cls.config_name).is_file():
-        raise ValueError(f"the folder {source!r} holds no {cls.config_name}; give the folder of a saved pipeline")
+        raise ValueError(
+            f"the folder {source!r} holds no {cls.config_name}; give the folder of a saved pipeline"
+        )
     hub = ("cache_dir", "force_download", "proxies", "token", "local_files_only", "revision")
     try:
         return dict(cls.load_config(source, **{name: options[name] for name in hub if name in options}))

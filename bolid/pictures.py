@@ -1,4 +1,6 @@
-"""Pictures in and out: whatever file a user has becomes RGB, and what we make is written whole or not at all."""
+"""Pictures in and out: whatever file a user has becomes RGB, and what we make is written whole or not at
+all.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,17 @@ WRITE_FORMATS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
     }
 )
 # What Pillow's decoders raise on damaged data, besides UnidentifiedImageError (an OSError).
-_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+_DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+    zlib.error,
+)
 
 PictureSource = str | os.PathLike[str] | Image.Image | np.ndarray
 
@@ -43,10 +55,11 @@ def load_picture(source: PictureSource, what: str = "picture") -> Image.Image:
     """Any still picture as 8-bit RGB, upright.
 
     source: a path, a PIL picture or a uint8 array [H, W, 3]; `what` is the picture's name in error messages.
-    EXIF rotation is applied, transparency is laid on neutral grey, CMYK, palette, grey and 16-bit are converted,
-    a colour profile is brought to sRGB; the file's extension does not matter.
-    Raises ValueError for what is no picture, is damaged, is larger than 16,384 pixels a side or 64 megapixels (known
-    from the header, before decoding), smaller than 16 pixels a side, or animated (a person must choose the frame).
+    EXIF rotation is applied, transparency is laid on neutral grey, CMYK, palette, grey and 16-bit are
+    converted, a colour profile is brought to sRGB; the file's extension does not matter.
+    Raises ValueError for what is no picture, is damaged, is larger than 16,384 pixels a side or 64
+    megapixels (known from the header, before decoding), smaller than 16 pixels a side, or animated (a person
+    must choose the frame).
     """
     if isinstance(source, np.ndarray):
         source = _from_array(source, what)
@@ -104,7 +117,9 @@ def _check_header(image: Image.Image, what: str) -> None:
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise PictureError(_too_large(what, f"it is {width} x {height} pixels"))
     if min(width, height) < MIN_SIDE:
-        raise PictureError(f"{what} is too small: {width} x {height} pixels; at least {MIN_SIDE} pixels a side are needed")
+        raise PictureError(
+            f"{what} is too small: {width} x {height} pixels; at least {MIN_SIDE} pixels a side are needed"
+        )
     # MPO is a JPEG with a second view (depth, thumbnail) behind it: its first picture is the picture
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise PictureError(
@@ -160,7 +175,9 @@ def check_output(path: str | os.PathLike[str]) -> Path:
     if path.is_dir():
         raise ValueError(f"output {str(path)!r} is a folder; give the name of a picture file in it")
     if not path.parent.is_dir():
-        raise ValueError(f"output folder {str(path.parent)!r} does not exist; make it first, or give another one")
+        raise ValueError(
+            f"output folder {str(path.parent)!r} does not exist; make it first, or give another one"
+        )
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"output folder {str(path.parent)!r} may not be written; give another one")
     return path
@@ -171,8 +188,9 @@ def save_picture(
 ) -> Path:
     """Write a picture whole or not at all: a temporary file in the same folder takes the name at the end.
 
-    The extension chooses PNG, JPEG or WebP. `settings` (what it was made with) goes into a PNG's text as JSON under
-    "bolid"; nothing that changes from run to run is written, so the same picture gives the same file.
+    The extension chooses PNG, JPEG or WebP. `settings` (what it was made with) goes into a PNG's text as
+    JSON under "bolid"; nothing that changes from run to run is written, so the same picture gives the same
+    file.
     Raises ValueError as `check_output`.
     """
     path = check_output(path)
@@ -208,7 +226,9 @@ class Frame:
     height: float
 
     def to_frame(self, places: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """x, y in [0, 1] of a source picture of `size` (height, width) -> x, y in [0, 1] of this frame. [..., 2]."""
+        """x, y in [0, 1] of a source picture of `size` (height, width) -> x, y in [0, 1] of this frame.
+        [..., 2].
+        """
         return (places * (size[1], size[0]) - (self.left, self.top)) / (self.width, self.height)
 
     def to_source(self, places: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -217,7 +237,9 @@ class Frame:
 
 
 def whole_frame(size: tuple[int, int], height: int, width: int) -> Frame:
-    """The smallest frame of the proportions height : width that holds a whole picture of `size` (height, width)."""
+    """The smallest frame of the proportions height : width that holds a whole picture of `size` (height,
+    width).
+    """
     scale = max(size[0] / height, size[1] / width)
     tall, wide = height * scale, width * scale
     return Frame((size[1] - wide) / 2, (size[0] - tall) / 2, wide, tall)
@@ -226,8 +248,9 @@ def whole_frame(size: tuple[int, int], height: int, width: int) -> Frame:
 def cut(image: np.ndarray, frame: Frame, height: int, width: int, *, labels: bool = False) -> np.ndarray:
     """The frame of a picture, resized to height x width.
 
-    image: uint8 [H, W, 3] RGB, or a label map [H, W] with labels=True. Outside the picture its border is continued
-    (labels: 0 background). A frame that is the whole picture at its own size gives the picture back unchanged.
+    image: uint8 [H, W, 3] RGB, or a label map [H, W] with labels=True. Outside the picture its border is
+    continued (labels: 0 background). A frame that is the whole picture at its own size gives the picture
+    back unchanged.
     """
     tall, wide = image.shape[:2]
     x = np.clip((frame.left, frame.left + frame.width), 0, wide).round().astype(int)

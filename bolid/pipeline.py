@@ -1,7 +1,7 @@
 """`BoLIDPipeline`: from a reference, a prompt, a pose and an image prompt to pictures of that person.
 
-The stock pipelines do the denoising; this mixin only prepares what is added to their cross-attentions (Eq. 6) and hands
-it over in `cross_attention_kwargs`.
+The stock pipelines do the denoising; this mixin only prepares what is added to their cross-attentions (Eq.
+6) and hands it over in `cross_attention_kwargs`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from bolid.pictures import PictureSource
 class BoLIDMixin(ConditioningMixin, LoadingMixin):
     """What BoLID adds to a stock pipeline. Comes before it in the bases.
 
-    Components beside the stock ones: `adapter` (BoLIDAdapter), `image_encoder` (a CLIP vision model) and `estimator`
-    (PersonEstimator). Without them the pipeline is the stock one.
+    Components beside the stock ones: `adapter` (BoLIDAdapter), `image_encoder` (a CLIP vision model) and
+    `estimator` (PersonEstimator). Without them the pipeline is the stock one.
     """
 
     scheduler: Any
@@ -64,27 +64,32 @@ class BoLIDMixin(ConditioningMixin, LoadingMixin):
     ) -> Any:
         """Draw the person of `reference`, in `pose`, as `prompt` says.
 
-        prompt: one text or a list; lists of references, poses or image prompts go with it row by row, and single ones
-            serve all rows.
-        reference: a picture of the person (PIL, path, uint8 array, `Reference`), a list of pictures of one person, an
-            `Identity`, or for several prompts a list of `Identity` or of lists. None: the base draws from text alone.
-        pose: a name of `bolid.pose.POSE_NAMES`, a picture of a person, a skeleton map, key-points [18, 2|3] with x, y
-            in [0, 1], a `Pose`, or None: then no body condition runs and the identity comes by tokens alone.
+        prompt: one text or a list; lists of references, poses or image prompts go with it row by row, and
+            single ones serve all rows.
+        reference: a picture of the person (PIL, path, uint8 array, `Reference`), a list of pictures of one
+            person, an `Identity`, or for several prompts a list of `Identity` or of lists. None: the base
+            draws from text alone.
+        pose: a name of `bolid.pose.POSE_NAMES`, a picture of a person, a skeleton map, key-points [18, 2|3]
+            with x, y in [0, 1], a `Pose`, or None: then no body condition runs and the identity comes by
+            tokens alone.
         image_prompt: a picture whose scene or style is taken, with its strength, 0 or more.
-        id_strength: 0 or more, for all parts or {part: strength} of head, upper, lower, feet (parts left out: 0.8).
-            A part at 0 has no influence; all at 0 (without pose and image prompt) is exactly the stock pipeline.
+        id_strength: 0 or more, for all parts or {part: strength} of head, upper, lower, feet (parts left
+            out: 0.8). A part at 0 has no influence; all at 0 (without pose and image prompt) is exactly the
+            stock pipeline.
         pose_strength: 0 or more; 0 is as pose=None.
         retarget: give the pose the reference's proportions.
         num_inference_steps, guidance_scale: None takes the model's own defaults.
         height, width: pixels, multiples of 8; None takes the model's own size.
         num_images_per_prompt: pictures of each prompt, side by side in the result.
-        generator: a seed: picture j of every prompt is drawn from seed + j, whatever else is in the batch; or a list
-            of seeds or torch.Generator, one per picture; or one torch.Generator, as in the stock pipeline.
-        callback_on_step_end: called as in the stock pipeline; its first argument is this call's own copy of the
-            pipeline, so setting `_interrupt` there stops this call only.
+        generator: a seed: picture j of every prompt is drawn from seed + j, whatever else is in the batch;
+            or a list of seeds or torch.Generator, one per picture; or one torch.Generator, as in the stock
+            pipeline.
+        callback_on_step_end: called as in the stock pipeline; its first argument is this call's own copy of
+            the pipeline, so setting `_interrupt` there stops this call only.
         kwargs: further arguments of the stock pipeline.
 
-        Returns: the stock pipeline's output. Raises ValueError for anything that cannot be used; nothing is guessed.
+        Returns: the stock pipeline's output. Raises ValueError for anything that cannot be used; nothing is
+        guessed.
         """
         stock = super().__call__
         own = set(inspect.signature(self.__call__).parameters)

@@ -11,7 +11,8 @@ from bolid.pipeline import BoLIDMixin
 
 
 class BoLIDXLPipeline(BoLIDMixin, StableDiffusionXLPipeline):
-    """BoLID on SDXL: the same call; `prompt_2`, `original_size` and the like go through to the stock pipeline.
+    """BoLID on SDXL: the same call; `prompt_2`, `original_size` and the like go through to the stock
+    pipeline.
 
     default_steps, default_guidance_scale: what a call takes when it says nothing.
     """

@@ -1,4 +1,6 @@
-"""From a picture to a `Reference`: the person found, brought to the working size, with key-points and parts."""
+"""From a picture to a `Reference`: the person found, brought to the working size, with key-points and
+parts.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class Reference:
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
-            raise ValueError(f"image is {self.image.dtype} {list(self.image.shape)}; it must be uint8 RGB [H, W, 3]")
+            raise ValueError(
+                f"image is {self.image.dtype} {list(self.image.shape)}; it must be uint8 RGB [H, W, 3]"
+            )
         if self.parts.shape != self.image.shape[:2] or self.parts.max(initial=0) > len(PARTS):
             raise ValueError(
                 f"parts are {list(self.parts.shape)} with labels up to {self.parts.max(initial=0)}; they must be a "
@@ -55,7 +59,9 @@ class Reference:
         return counts[1:] >= MIN_PART_PIXELS
 
     def without(self, absent: np.ndarray) -> Reference:
-        """The same reference with the parts `absent` (bool [4]) taken out: pixels, labels, and the limbs' joints."""
+        """The same reference with the parts `absent` (bool [4]) taken out: pixels, labels, and the limbs'
+        joints.
+        """
         if not absent.any():
             return self
         gone = np.concatenate([[False], absent])[self.parts]
@@ -68,7 +74,9 @@ class Reference:
         return Reference(image, points, parts, self.frame)
 
     def resized(self, height: int, width: int) -> Reference:
-        """The same reference in a picture of another size; the whole of it stays in view, its border continued."""
+        """The same reference in a picture of another size; the whole of it stays in view, its border
+        continued.
+        """
         size = self.image.shape[:2]
         if size == (height, width):
             return self
@@ -76,7 +84,10 @@ class Reference:
         points = self.keypoints.copy()
         placed = points[:, :2].any(axis=1)
         points[placed, :2] = frame.to_frame(points[placed, :2], size)
-        image, parts = cut(self.image, frame, height, width), cut(self.parts, frame, height, width, labels=True)
+        image, parts = (
+            cut(self.image, frame, height, width),
+            cut(self.parts, frame, height, width, labels=True),
+        )
         return Reference(image, points, parts)  # `frame` speaks of the source picture and is lost here
 
 
@@ -91,8 +102,10 @@ def find_person(
 ) -> Reference:
     """Find the person in a picture and bring it to height x width.
 
-    The whole picture is fitted in, its border continued; where the person is small in it, the frame closes in.
-    avatars_only: refuse a photograph (the model knows drawn avatars only); what: the picture's name in messages.
+    The whole picture is fitted in, its border continued; where the person is small in it, the frame closes
+    in.
+    avatars_only: refuse a photograph (the model knows drawn avatars only); what: the picture's name in
+    messages.
     Raises ValueError when there is no picture, no person, or a photograph where only avatars are known.
     """
     source = np.asarray(load_picture(picture, what))
@@ -128,7 +141,8 @@ def require_person(estimate: Estimate, what: str) -> None:
 
 
 def _closer_frame(estimate: Estimate, frame: Frame, ratio: float) -> Frame | None:
-    """A frame of height / width `ratio` around a person that is small in `frame`; None where it is large enough.
+    """A frame of height / width `ratio` around a person that is small in `frame`; None where it is large
+    enough.
 
     The proportions of `ratio` are those of the picture in pixels, so nothing is stretched.
     """
@@ -148,8 +162,8 @@ def _closer_frame(estimate: Estimate, frame: Frame, ratio: float) -> Frame | Non
 def flatness(image: np.ndarray, where: np.ndarray | None = None) -> float:
     """The share of pixels that lie in a flat patch: all channels vary by at most 4 levels over 3 x 3 pixels.
 
-    image: uint8 [H, W, 3] at working size; where: bool [H, W] restricts the count. Drawn avatars reach 0.56 - 0.80
-    (0.5 after a JPEG), photographs 0.15 - 0.45, as sensor noise and texture are everywhere in them.
+    image: uint8 [H, W, 3] at working size; where: bool [H, W] restricts the count. Drawn avatars reach 0.56
+    - 0.80 (0.5 after a JPEG), photographs 0.15 - 0.45, as sensor noise and texture are everywhere in them.
     """
     kernel = np.ones((3, 3), np.uint8)
     spread = (cv2.dilate(image, kernel).astype(np.int16) - cv2.erode(image, kernel)).max(axis=-1)

@@ -35,7 +35,7 @@ from bolid.evaluators import AppearanceEvaluator, PoseEvaluator  # noqa: E402
 # suite -> its rows; every suite starts from reference pixels of the test split
 SUITES = {
     "mini-quality": ("truth", "reconstruction", "generated", "appearance_map", "base", "other_reference"),
-    "mini-evaluators": ("truth", "reconstruction", "appearance_map"),
+    "mini-evaluators": ("truth", "blurred", "recoloured", "swapped", "reconstruction", "appearance_map"),
     "mini-tokens": ("truth", "generated", "without_pose", "other_reference"),
 }
 QUICK_PAIRS, QUICK_STEPS = 64, 8

@@ -88,6 +88,16 @@ def test_kept_pictures_of_other_settings_are_refused(
     assert "seed: 0 then, 5 now" in capsys.readouterr().err
 
 
+def test_evaluators_are_tried_on_spoilt_truth(folders: tuple[Path, Path], tmp_path: Path):
+    run = load_script()
+    assert run.main(arguments(folders, tmp_path, "--suite", "mini-evaluators")) == 0
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    errors = {row: rows[row]["all"]["error_upper"]["mean"] for row in rows}
+    assert errors["truth"] == 0
+    assert 0 < errors["blurred"] < errors["swapped"]
+    assert errors["recoloured"] > errors["blurred"]
+
+
 def test_missing_evaluators_are_one_sentence_and_code_2(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -154,7 +154,8 @@ def test_truncated_pictures_are_refused_or_whole(tmp_path: Path, kind: str) -> N
 
 
 @pytest.mark.parametrize(
-    "source", ["missing.png", ".", 7, np.zeros((9, 9)), np.zeros((40, 40, 4), np.uint8), Image.new("RGB", (8, 40))]
+    "source",
+    ["missing.png", ".", 7, np.zeros((9, 9)), np.zeros((40, 40, 4), np.uint8), Image.new("RGB", (8, 40))],
 )
 def test_other_mistakes_name_the_cure(source: object) -> None:
     with pytest.raises(ValueError, match="give|must be|needed"):
@@ -194,7 +195,11 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
-    for name, message in (("a.xyz", "must end in"), ("none/a.png", "does not exist"), ("folder.png", "is a folder")):
+    for name, message in (
+        ("a.xyz", "must end in"),
+        ("none/a.png", "does not exist"),
+        ("folder.png", "is a folder"),
+    ):
         with pytest.raises(ValueError, match=message):
             check_output(tmp_path / name)
 

@@ -30,7 +30,9 @@ def draw(pipe: Any, prompt: Any = "a beach", reference: Any = None, **options: A
 def stock(pipe: Any) -> Any:
     """The stock pipeline around the same components, its UNet with stock processors."""
     own = {"adapter", "estimator"}
-    kind = StableDiffusionXLPipeline if isinstance(pipe, StableDiffusionXLPipeline) else StableDiffusionPipeline
+    kind = (
+        StableDiffusionXLPipeline if isinstance(pipe, StableDiffusionXLPipeline) else StableDiffusionPipeline
+    )
     components = {name: part for name, part in pipe.components.items() if name not in own}
     options = {} if kind is StableDiffusionXLPipeline else {"requires_safety_checker": False}
     plain = kind(**components, **options)
@@ -103,7 +105,9 @@ class TestStrength:
         first, second = (draw(mini, reference=r, pose=pose, id_strength=1.0) for r in (one, other))
         assert not torch.allclose(first, second, **NEAR)
 
-    def test_proportions_of_a_part_at_zero_have_no_influence(self, mini: BoLIDPipeline, person: Reference) -> None:
+    def test_proportions_of_a_part_at_zero_have_no_influence(
+        self, mini: BoLIDPipeline, person: Reference
+    ) -> None:
         points = person.keypoints.copy()
         points[[9, 10, 12, 13], 1] += 0.04  # longer legs, the same pixels
         longer = Reference(person.image, points, person.parts)
@@ -131,7 +135,9 @@ class TestStrength:
     def test_without_guidance_there_is_no_negative_half(self, mini: BoLIDPipeline, person: Reference) -> None:
         one = draw(mini, reference=person, pose="sitting", guidance_scale=1.0)
         assert torch.equal(one, draw(mini, reference=person, pose="sitting", guidance_scale=0.0))
-        assert not torch.allclose(one, draw(mini, reference=person, pose="sitting", guidance_scale=1.5), **NEAR)
+        assert not torch.allclose(
+            one, draw(mini, reference=person, pose="sitting", guidance_scale=1.5), **NEAR
+        )
 
 
 class TestBatches:
@@ -185,7 +191,9 @@ class TestBatches:
 
 
 class TestReferences:
-    def test_an_identity_is_its_reference(self, mini: BoLIDPipeline, person: Reference, tmp_path: Path) -> None:
+    def test_an_identity_is_its_reference(
+        self, mini: BoLIDPipeline, person: Reference, tmp_path: Path
+    ) -> None:
         identity = mini.encode_identity(person)
         assert torch.equal(identity.part_ids, torch.tensor([0, 0, 1, 1, 2, 2, 3]))
         assert identity.present.all()
@@ -313,7 +321,9 @@ class TestFolders:
         whole.set_progress_bar_config(disable=True)
         assert torch.equal(draw(whole, reference=person, pose="sitting"), expected)
         plain.unload_bolid_adapter()
-        assert not any(isinstance(each, IdentityAttnProcessor) for each in plain.unet.attn_processors.values())
+        assert not any(
+            isinstance(each, IdentityAttnProcessor) for each in plain.unet.attn_processors.values()
+        )
 
     def test_an_adapter_for_another_unet_is_refused(self, tmp_path: Path) -> None:
         make_xl().save_bolid_adapter(tmp_path)
@@ -328,7 +338,9 @@ class TestFolders:
         for source in (tmp_path, tmp_path / "missing", "models/nowhere", "./nowhere/at/all"):
             with pytest.raises(ValueError, match=r"give the folder of a saved pipeline"):
                 BoLIDPipeline.from_pretrained(source)
-        (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline", "vae": ["diffusers", "X"]}')
+        (tmp_path / "model_index.json").write_text(
+            '{"_class_name": "FluxPipeline", "vae": ["diffusers", "X"]}'
+        )
         with pytest.raises(ValueError, match="works with Stable Diffusion 1.5 and SDXL"):
             BoLIDPipeline.from_pretrained(tmp_path)
 
@@ -426,7 +438,9 @@ class TestMistakes:
     def test_nobody_in_the_reference(self, mini: BoLIDPipeline) -> None:
         empty = Image.new("RGB", (WIDTH, HEIGHT), (120, 180, 120))
         mini_estimator = mini.estimator
-        torch.nn.init.constant_(mini_estimator.person.bias, -50.0)  # this network is untrained: make it say no
+        torch.nn.init.constant_(
+            mini_estimator.person.bias, -50.0
+        )  # this network is untrained: make it say no
         try:
             with pytest.raises(ValueError, match="no person was found in the reference; give a picture"):
                 draw(mini, reference=empty)

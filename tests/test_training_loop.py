@@ -13,14 +13,14 @@ from bolid.training.data import Rows, batch_indices
 from bolid.training.loop import train
 from bolid.training.objectives.autoencoder import AutoencoderObjective, AutoencoderOptions
 
-OPTIONS = AutoencoderOptions(4, (12, 8, 8, 16), (1, 1, 1), (1, 1, 1), crop=16)
+OPTIONS = AutoencoderOptions(4, (12, 12, 12, 12), (1, 1, 1), (1, 1, 1), crop=16)
 
 
 def rows(count: int = 12) -> Rows:
     rng = np.random.default_rng(0)
     return Rows(
         {
-            "image": np.kron(rng.integers(0, 256, (count, 1, 1, 3)), np.ones((1, 24, 16, 1))).astype(np.uint8),
+            "image": np.kron(rng.integers(0, 256, (count, 3, 2, 3)), np.ones((1, 8, 8, 1))).astype(np.uint8),
             "masks": rng.integers(0, 5, (count, 24, 16), dtype=np.uint8),
         }
     )
@@ -88,7 +88,7 @@ def test_a_failed_save_leaves_the_earlier_checkpoint(tmp_path):
 
 def test_checkpoint_of_another_architecture_is_refused(tmp_path):
     train(config(tmp_path), objective(), rows(), rows(4))
-    wider = AutoencoderObjective(dataclasses.replace(OPTIONS, block_out_channels=(12, 8, 8, 24)))
+    wider = AutoencoderObjective(dataclasses.replace(OPTIONS, block_out_channels=(12, 12, 12, 24)))
     with pytest.raises(ValueError, match="another architecture"):
         train(config(tmp_path, resume_from_checkpoint="latest"), wider, rows(), rows(4))
 

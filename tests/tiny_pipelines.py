@@ -118,7 +118,9 @@ def make_xl(seed: int = 0) -> BoLIDXLPipeline:
 
 
 def _own_components(unet: UNet2DConditionModel) -> dict[str, Any]:
-    """An adapter whose layers all act (its body projections do not start from zero), vision encoder, estimator."""
+    """An adapter whose layers all act (its body projections do not start from zero), vision encoder,
+    estimator.
+    """
     adapter = BoLIDAdapter.for_unet(
         unet,
         vision_dim=16,

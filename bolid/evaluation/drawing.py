@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -90,6 +91,22 @@ def draw_appearance_map(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOpti
     return pictures
 
 
+def draw_blurred(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:  # noqa: ARG001
+    """The truth blurred by two pixels: evaluators should still read it, and FID-mini should see it."""
+    return np.stack([cv2.GaussianBlur(picture, (0, 0), 2.0) for picture in pairs.image[chunk]])
+
+
+def draw_recoloured(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:  # noqa: ARG001
+    """The truth with its person's channels exchanged: right pose and scene, wrong colours."""
+    person = pairs.masks[chunk][..., None] > 0
+    return np.where(person, np.roll(pairs.image[chunk], 1, axis=-1), pairs.image[chunk])
+
+
+def draw_swapped(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:  # noqa: ARG001
+    """The next pair's truth: another person in another pose and scene."""
+    return np.roll(pairs.image, -1, axis=0)[chunk]
+
+
 DRAWERS: dict[str, Drawer] = {
     "truth": draw_truth,
     "reconstruction": draw_reconstruction,
@@ -98,6 +115,9 @@ DRAWERS: dict[str, Drawer] = {
     "base": draw_base,
     "other_reference": draw_other_reference,
     "without_pose": draw_without_pose,
+    "blurred": draw_blurred,
+    "recoloured": draw_recoloured,
+    "swapped": draw_swapped,
 }
 
 

@@ -35,6 +35,9 @@ TITLES = {
     "base": "Base, text only",
     "other_reference": "Another person's reference",
     "without_pose": "Generated, pose=None",
+    "blurred": "Truth, blurred",
+    "recoloured": "Truth, person recoloured",
+    "swapped": "Another person's truth",
 }
 
 

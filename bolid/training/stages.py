@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from bolid.avatars.dataset import render_arrays, source_fingerprint
+from bolid.avatars.scene import SCENES
+from bolid.avatars.skeleton import POSE_FAMILIES, VIEWS
 from bolid.training.config import DataConfig, TrainConfig, build
 from bolid.training.data import Rows
 
@@ -64,6 +66,56 @@ def _autoencoder(config: TrainConfig) -> Built:
     return _simple(AutoencoderObjective, AutoencoderOptions, ("image", "masks"))(config)
 
 
+_PEOPLE = ("image", "reference", "masks", "reference_masks", "keypoints", "reference_keypoints")
+_WORDS = ("labels", "visible", "reference_visible", "scene", "pose_family", "view")
+
+
+def _estimator(config: TrainConfig) -> Built:
+    from bolid.training.objectives.estimator import EstimatorObjective, EstimatorOptions
+
+    return _simple(EstimatorObjective, EstimatorOptions, _PEOPLE)(config)
+
+
+def _pose_evaluator(config: TrainConfig) -> Built:
+    from bolid.training.objectives.evaluators import PoseEvaluatorObjective, PoseEvaluatorOptions
+
+    return _simple(PoseEvaluatorObjective, PoseEvaluatorOptions, (*_PEOPLE, *_WORDS))(config)
+
+
+def _appearance_evaluator(config: TrainConfig) -> Built:
+    from bolid.training.objectives.evaluators import AppearanceEvaluatorObjective, AppearanceEvaluatorOptions
+
+    return _simple(AppearanceEvaluatorObjective, AppearanceEvaluatorOptions, (*_PEOPLE, *_WORDS))(config)
+
+
+def _clip(config: TrainConfig) -> Built:
+    """Learns the tokenizer from the training captions first, unless `objective.tokenizer` names one."""
+    from bolid.training.features import token_ids
+    from bolid.training.objectives.clip import ClipObjective, ClipOptions
+    from bolid.training.tokenizer import train_tokenizer
+
+    names = ("image", "reference", "masks", "reference_masks", *_WORDS, "caption")
+    arrays = {
+        split: avatar_rows(config.data, split, size, names)
+        for split, size in (("train", config.data.train_size), ("validation", config.data.validation_size))
+    }
+    given = dict(config.objective)
+    if "tokenizer" not in given:
+        given["tokenizer"] = str(Path(config.output_dir) / "tokenizer")
+        if not Path(given["tokenizer"]).is_dir():
+            train_tokenizer(arrays["train"]["caption"], given["tokenizer"])
+    options = build(ClipOptions, given, "objective")
+    objective = ClipObjective(options, len(SCENES), len(POSE_FAMILIES), len(VIEWS))
+    rows = []
+    for columns in arrays.values():
+        ids = token_ids(objective.tokenizer, columns.pop("caption"))
+        # the padding is end tokens: what counts is all up to the first of them
+        ends = ids == objective.tokenizer.eos_token_id
+        mask = (np.cumsum(ends, axis=1) - ends) == 0
+        rows.append(Rows(columns | {"input_ids": ids, "attention_mask": mask.astype(np.int64)}))
+    return objective, rows[0], rows[1]
+
+
 def _diffusion(config: TrainConfig) -> Built:
     from bolid.training.components import load_components
     from bolid.training.features import cached_features, token_ids
@@ -95,6 +147,10 @@ def _diffusion(config: TrainConfig) -> Built:
 
 STAGES: dict[str, Callable[[TrainConfig], Built]] = {
     "autoencoder": _autoencoder,
+    "estimator": _estimator,
+    "clip": _clip,
+    "pose_evaluator": _pose_evaluator,
+    "appearance_evaluator": _appearance_evaluator,
     "diffusion": _diffusion,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, cast
 
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE
@@ -43,7 +44,9 @@ def train_tokenizer(
             break
     vocabulary = {word: index for index, word in enumerate([*words, START, END])}
     merges = [pair for pair in merges if "".join(pair) in vocabulary]
-    CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=max_length).save_pretrained(directory)
+    CLIPTokenizer(vocab=vocabulary, merges=cast(Any, merges), model_max_length=max_length).save_pretrained(
+        directory
+    )
     return CLIPTokenizer.from_pretrained(directory)
 
 

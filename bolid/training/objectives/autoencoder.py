@@ -16,7 +16,7 @@ class AutoencoderOptions:
     """Options of the autoencoder stage."""
 
     latent_channels: int = 16  # channels of the latents
-    block_out_channels: tuple[int, ...] = (12, 64, 96, 128)  # see AvatarAutoencoder
+    block_out_channels: tuple[int, ...] = (12, 48, 96, 96)  # see AvatarAutoencoder
     encoder_layers: tuple[int, ...] = (1, 1, 2)  # residual blocks at 1/2, 1/4, 1/8
     decoder_layers: tuple[int, ...] = (2, 2, 3)  # residual blocks at 1/2, 1/4, 1/8
     crop: int = 96  # px, side of the square training crops, a multiple of 8
@@ -24,7 +24,7 @@ class AutoencoderOptions:
     person_crops: float = 0.4  # share centred on a point of the person; the rest lie anywhere
     person_weight: float = 2.0  # weight of person pixels against background ones
     head_weight: float = 4.0  # weight of head pixels against background ones
-    edge_weight: float = 1.0  # of the difference of neighbouring pixels' differences: sharp outlines
+    edge_weight: float = 0.5  # of the difference of neighbouring pixels' differences: sharp outlines
     latent_noise: float = 0.03  # noise on latents while decoding, in their standard deviations
     freeze_encoder: bool = False  # train the decoder alone: latents of earlier stages stay valid
 

@@ -54,6 +54,7 @@ class ClipOptions:
 
 def clip_model(options: ClipOptions, tokenizer: CLIPTokenizer) -> CLIPModel:
     """A small CLIPModel: the text tower pools at the tokenizer's end token, pictures are in [-1,1]."""
+    vocabulary = tokenizer.get_vocab()
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=options.text_width,
@@ -61,9 +62,9 @@ def clip_model(options: ClipOptions, tokenizer: CLIPTokenizer) -> CLIPModel:
         num_hidden_layers=options.text_layers,
         num_attention_heads=options.text_heads,
         max_position_embeddings=tokenizer.model_max_length,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=vocabulary[str(tokenizer.bos_token)],
+        eos_token_id=vocabulary[str(tokenizer.eos_token)],
+        pad_token_id=vocabulary[str(tokenizer.pad_token)],
     )
     vision = CLIPVisionConfig(
         hidden_size=options.vision_width,

@@ -188,7 +188,7 @@ class EstimatorObjective(nn.Module):
 
     @torch.no_grad()
     def augmented(self, batch: dict[str, Tensor]) -> tuple[Views, Tensor]:
-        """The batch as it is trained on: (views with a person [B], pictures without [B * negatives,3,H,W])."""
+        """The batch as it is trained on: (views with a person [B], pictures without [..,3,H,W])."""
         image = Views(batch["image"], batch["keypoints"], batch["masks"])
         reference = Views(batch["reference"], batch["reference_keypoints"], batch["reference_masks"])
         size, device = len(image.pixels), image.pixels.device
