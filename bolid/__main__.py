@@ -212,12 +212,13 @@ def find_model(model: str | None) -> str:
     Raises ValueError where a folder is missing.
     """
     if model is None:
-        places = (Path.cwd() / MINI, Path(__file__).resolve().parent.parent / MINI)
+        places = list(dict.fromkeys((Path.cwd() / MINI, Path(__file__).resolve().parent.parent / MINI)))
         for place in places:
             if (place / "model_index.json").is_file():
                 return str(place)
         raise ValueError(
-            f"no model in {places[0]} or {places[1]}; run this in the repository, or give --model DIR_OR_HUB_ID"
+            f"no model in {' or '.join(map(str, places))}; "
+            "run this in the repository, or give --model DIR_OR_HUB_ID"
         )
     path = Path(model)
     is_hub_id = (

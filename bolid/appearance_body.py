@@ -1,8 +1,8 @@
 """A body by its key-points: limbs, torso and head as the appearance map needs them.
 
-All lengths are in pixels, points are (x, y) with pixel centres at halves. One body unit is about the height of a
-standing person / 1.75; widths and bone lengths below are in that unit (from the avatars; people are near enough,
-because the reference's part labels trim every shape).
+All lengths are in pixels, points are (x, y) with pixel centres at halves. One body unit is about the height
+of a standing person / 1.75; widths and bone lengths below are in that unit (from the avatars; people are near
+enough, because the reference's part labels trim every shape).
 """
 
 from __future__ import annotations
@@ -43,15 +43,20 @@ LIMBS = (
     Limb("forearm R", 3, HAND_R, (0.05, 0.044), (2,), 10),
     Limb("forearm L", 6, HAND_L, (0.05, 0.044), (2,), 9),
 )
-TORSO, HEAD_ID, LOOSE = 11, 12, 13  # ids after the limbs'; LOOSE: an upper-part pixel far from every bone, a bag
+TORSO, HEAD_ID, LOOSE = (
+    11,
+    12,
+    13,
+)  # ids after the limbs'; LOOSE: an upper-part pixel far from every bone, a bag
 IDS = 14
 
 
 @dataclass(frozen=True)
 class Body:
     """points [B, 27, 2] px, confidence [B, 27], unit [B] px, yaw's sine and cosine [B] (0: facing the viewer,
-    sine > 0: facing the picture's right), head frame [B, 3, 3] (columns: the person's left, up, forward in camera
-    axes right, down, to the viewer), facing [B] bool: the face is seen."""
+    sine > 0: facing the picture's right), head frame [B, 3, 3] (columns: the person's left, up, forward in
+    camera axes right, down, to the viewer), facing [B] bool: the face is seen.
+    """
 
     points: Tensor
     confidence: Tensor
@@ -62,8 +67,9 @@ class Body:
     facing: Tensor
 
     def torso_frame(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Start (mid-shoulder) [B, 2], along (to the mid-hip, not normalised) [B, 2], across (unit) [B, 2] and half
-        widths at both ends [B, 2]."""
+        """Start (mid-shoulder) [B, 2], along (to the mid-hip, not normalised) [B, 2], across (unit) [B, 2]
+        and half widths at both ends [B, 2].
+        """
         start = self.points[:, MID_SHOULDER]
         along = self.points[:, MID_HIP] - start
         short = along.norm(dim=-1, keepdim=True) < 0.05 * self.unit[:, None]
@@ -71,7 +77,8 @@ class Body:
         across = F.normalize(torch.stack([along[:, 1], -along[:, 0]], -1), dim=-1)
         shoulders = ((self.points[:, 5] - self.points[:, 2]) * across).sum(-1).abs() / 2
         hips = ((self.points[:, 11] - self.points[:, 8]) * across).sum(-1).abs() / 2
-        # seen from the side the depth of the chest remains: 0.08 units; the flesh outside the joints comes on top
+        # seen from the side the depth of the chest remains: 0.08 units; the flesh outside the joints comes on
+        # top
         depth, unit = 0.08 * self.unit, self.unit
         widths = torch.hypot(shoulders, depth) + 0.015 * unit, torch.hypot(hips, depth) + 0.06 * unit
         return start, along, across, torch.stack(widths, -1)
@@ -98,7 +105,10 @@ def _unit(joints: Tensor, sure: Tensor, mid_hip: Tensor, mid_hip_sure: Tensor) -
              (3, 4, 0.25), (6, 7, 0.25), (2, 5, 0.37))  # fmt: skip
     # bones under noise: the shorter, the less is it believed
     sizes = [
-        (joints[:, a] - joints[:, b]).norm(dim=-1) / length * (sure[:, a] * sure[:, b] > 0) * min(1, 0.8 + 0.5 * length)
+        (joints[:, a] - joints[:, b]).norm(dim=-1)
+        / length
+        * (sure[:, a] * sure[:, b] > 0)
+        * min(1, 0.8 + 0.5 * length)
         for a, b, length in bones
     ]
     sizes.append((joints[:, 1] - mid_hip).norm(dim=-1) / 0.54 * (sure[:, 1] * mid_hip_sure > 0))
@@ -108,22 +118,22 @@ def _unit(joints: Tensor, sure: Tensor, mid_hip: Tensor, mid_hip_sure: Tensor) -
 def _head(joints: Tensor, sure: Tensor, mid_hip: Tensor, unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Head centre [B, 2] px, frame [B, 3, 3], face seen [B].
 
-    The ears lie at both ends of the head's left-right axis, the nose at the end of its forward axis, one radius from
-    the centre; what the picture flattens is won back from the axes' unit length and right angles.
+    The ears lie at both ends of the head's left-right axis, the nose at the end of its forward axis, one
+    radius from the centre; what the picture flattens is won back from the axes' unit length and right angles.
     """
     radius = HEAD_RADIUS * unit[:, None]
-    neck, nose, left, right = joints[:, 1], joints[:, 0], joints[:, 17], joints[:, 16]
+    neck, left, right = joints[:, 1], joints[:, 17], joints[:, 16]
     facing = (sure[:, [0, 14, 15]] > 0.05).any(-1)
     up = F.normalize(neck - mid_hip, dim=-1, eps=1e-3)
     middle, half = (left + right) / 2, (left - right) / 2
-    # hidden ears count when they could be ears: about as far from the neck and from each other as a head allows
+    # hidden ears count when they could be ears: about as far from the neck and from each other as a head
+    # allows
     lift = (middle - neck).norm(dim=-1, keepdim=True) / radius
     placed = ((left != 0) & (right != 0)).any(-1, keepdim=True)
     ears = placed & (half.norm(dim=-1, keepdim=True) < 1.3 * radius) & (lift > 0.25) & (lift < 2.6)
     centre = torch.where(ears, middle, _centre_without_ears(joints, sure, neck + 1.3 * radius * up, radius))
     upward = F.pad(F.normalize(centre - neck, dim=-1, eps=1e-3), (0, 1))
-    flat = (nose - centre) / radius
-    flat = torch.where((nose != 0).any(-1, keepdim=True) & (flat.norm(dim=-1, keepdim=True) < 1.5), flat, 0 * flat)
+    flat = _forward(joints, centre, upward[:, :2], radius)
     forward = _lengthened(flat, torch.where(facing, 1.0, -1.0)[:, None])
     # the left axis: two depths fit the ears, the right one has the head's top on the neck's far side
     guess = torch.linalg.cross(forward, upward)
@@ -133,6 +143,20 @@ def _head(joints: Tensor, sure: Tensor, mid_hip: Tensor, unit: Tensor) -> tuple[
     side = torch.where(fits[0] > fits[1], sides[0], sides[1])
     side = torch.where(ears & (torch.maximum(*fits) > 0), side, F.normalize(guess, dim=-1, eps=1e-3))
     return centre, torch.stack([side, torch.linalg.cross(side, forward), forward], -1), facing
+
+
+def _forward(joints: Tensor, centre: Tensor, up: Tensor, radius: Tensor) -> Tensor:
+    """The forward axis as the picture shows it, [B, 2], from the nose and, to halve the noise, the eyes
+    (which lie 0.92 radii before the centre and 0.12 above); zero where neither can be a part of this head.
+    """
+    nose = (joints[:, 0] - centre) / radius
+    eyes = ((joints[:, [14, 15]].mean(1) - centre) / radius - 0.12 * up) / 0.92
+    placed = [
+        (joints[:, points] != 0).any(-1).all(-1, keepdim=True) & (flat.norm(dim=-1, keepdim=True) < 1.5)
+        for points, flat in (([0], nose), ([14, 15], eyes))
+    ]
+    count = (placed[0].to(nose.dtype) + placed[1]).clamp_min(1)
+    return (torch.where(placed[0], nose, 0.0) + torch.where(placed[1], eyes, 0.0)) / count
 
 
 def _centre_without_ears(joints: Tensor, sure: Tensor, guess: Tensor, radius: Tensor) -> Tensor:
@@ -153,8 +177,8 @@ def _lengthened(flat: Tensor, sign: Tensor) -> Tensor:
 def _yaw(joints: Tensor, middle: Tensor, head: Tensor, unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sine and cosine of the body's turn, and the sine for the feet.
 
-    The cosine by the shoulders' width, the sine's size from it and its sign by the head. Near the front and the back,
-    where the cosine says little, the feet rather follow the head.
+    The cosine by the shoulders' width, the sine's size from it and its sign by the head. Near the front and
+    the back, where the cosine says little, the feet rather follow the head.
     """
     along = F.normalize(middle[:, 0] - middle[:, 1], dim=-1, eps=1e-3)
     across = torch.stack([along[:, 1], -along[:, 0]], -1)
@@ -168,8 +192,8 @@ def _yaw(joints: Tensor, middle: Tensor, head: Tensor, unit: Tensor) -> tuple[Te
 def _extremities(joints: Tensor, unit: Tensor, sine: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
     """Heels, toes and hands, which OpenPose's 18 points lack: [B, 4, 2] and [B, 2, 2] px.
 
-    A foot on the ground points where the body faces (from a camera somewhat above, a foot that points to the viewer
-    points down); under a shin that does not stand upright it is held at a right angle to the shin.
+    A foot on the ground points where the body faces (from a camera somewhat above, a foot that points to the
+    viewer points down); under a shin that does not stand upright it is held at a right angle to the shin.
     """
     unit, sine, cosine = unit[:, None], sine[:, None], cosine[:, None]
     feet, hands = [], []

@@ -34,7 +34,13 @@ def head_layers(canvas: Canvas, source: Reference, target: Body) -> None:
 
 
 def _put(
-    canvas: Canvas, source: Reference, target: Body, window: Window, place: tuple[Tensor, Tensor], where: Tensor, priority: Tensor
+    canvas: Canvas,
+    source: Reference,
+    target: Body,
+    window: Window,
+    place: tuple[Tensor, Tensor],
+    where: Tensor,
+    priority: Tensor,
 ) -> None:
     """Lay head pixels down whose places are given in head radii from the reference's head centre."""
     radius, centre = HEAD_RADIUS * source.body.unit[:, None, None], source.body.points[:, HEAD]
@@ -48,7 +54,8 @@ def _outline(canvas: Canvas, source: Reference, target: Body, window: Window, x:
     """Outside the skull: turned by the roll, mirrored where the heads face opposite sides."""
     up, their_up = (F.normalize(body.head[:, :2, 1], dim=-1, eps=1e-3) for body in (target, source.body))
     facing = [
-        body.head[:, 1, 2] * axis[:, 0] - body.head[:, 0, 2] * axis[:, 1] for body, axis in ((target, up), (source.body, their_up))
+        body.head[:, 1, 2] * axis[:, 0] - body.head[:, 0, 2] * axis[:, 1]
+        for body, axis in ((target, up), (source.body, their_up))
     ]
     mirror = torch.where(facing[0] * facing[1] < -0.05, -1.0, 1.0)[:, None, None]
     lift = x * up[:, :1, None] + y * up[:, 1:, None]
@@ -62,8 +69,9 @@ def _outline(canvas: Canvas, source: Reference, target: Body, window: Window, x:
 
 
 def _sphere(canvas: Canvas, source: Reference, target: Body, window: Window, x: Tensor, y: Tensor) -> None:
-    """Within the skull: each point of the target's sphere is looked for on the reference's, then its mirror point
-    (faces are symmetric), then, if it is no face, on the rim of the reference's upper half."""
+    """Within the skull: each point of the target's sphere is looked for on the reference's, then its mirror
+    point (faces are symmetric), then, if it is no face, on the rim of the reference's upper half.
+    """
     depth = (1 - x * x - y * y).clamp_min(0).sqrt()
     left, up, forward = (_along(target.head[:, :, axis], x, y, depth) for axis in range(3))
     turn = source.body.head.transpose(1, 2)  # rows: the picture's axes in the head's
@@ -73,7 +81,8 @@ def _sphere(canvas: Canvas, source: Reference, target: Body, window: Window, x: 
     rim = [_along(turn[:, :, axis], left, up.abs() + 0.35, torch.zeros_like(up)) for axis in range(2)]
     length = torch.sqrt(rim[0] * rim[0] + rim[1] * rim[1]).clamp_min(1e-3) / 0.98
     place = [
-        torch.where(seen, there[axis], torch.where(mirror_seen, mirrored[axis], rim[axis] / length)) for axis in range(2)
+        torch.where(seen, there[axis], torch.where(mirror_seen, mirrored[axis], rim[axis] / length))
+        for axis in range(2)
     ]
     # the face begins some way above the eyes and reaches lower at the sides' front: a cap about (0, -0.6, 1)
     unknown_face = (forward - 0.6 * up > 0.25) & ~seen & ~mirror_seen

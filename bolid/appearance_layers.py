@@ -1,7 +1,7 @@
 """The layers of an appearance map: for limbs, torso, skirt, bag and head, where a target pixel comes from.
 
-A layer works on a window around its shape. For each pixel it tells the canvas whether it is covered, how far in front
-it stands, and where in the reference its colour lies (px), or which mean colour of a limb fills it.
+A layer works on a window around its shape. For each pixel it tells the canvas whether it is covered, how far
+in front it stands, and where in the reference its colour lies (px), or which mean colour of a limb fills it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from torch.nn import functional as F
 from bolid.appearance_body import (
     HAND_L,
     HAND_R,
-    HEAD,
-    HEAD_RADIUS,
     LIMBS,
     LOOSE,
     MID_HIP,
@@ -35,14 +33,17 @@ from bolid.appearance_source import (
     windows,
 )
 
-WIDE = 1.6  # a limb takes reference pixels up to this many radii from its bone: sleeves, wide trousers, skirts
+WIDE = (
+    1.6  # a limb takes reference pixels up to this many radii from its bone: sleeves, wide trousers, skirts
+)
 CORE = 0.85  # and is filled by its mean colours up to this many where the reference shows nothing of it
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """What lies on top so far, per pixel [B, H*W]: its priority, source place x, y, and code: part label + 8 * (0 if
-    sampled at x, y, else 1 + the mean colour's index). drawn: bool [B, 5] by part label."""
+    """What lies on top so far, per pixel [B, H*W]: its priority, source place x, y, and code: part label + 8
+    * (0 if sampled at x, y, else 1 + the mean colour's index). drawn: bool [B, 5] by part label.
+    """
 
     height: int
     width: int
@@ -61,17 +62,27 @@ class Canvas:
         return cls(height, width, F.pad(drawn, (1, 0), value=False), empty, x, y, code)
 
     def put(
-        self, window: Window, covered: Tensor, priority: Tensor, x: Tensor, y: Tensor, part: Tensor, fill: Tensor | None = None
+        self,
+        window: Window,
+        covered: Tensor,
+        priority: Tensor,
+        x: Tensor,
+        y: Tensor,
+        part: Tensor,
+        fill: Tensor | None = None,
     ) -> None:
-        """Lay pixels down where covered and on top. All [B, h, w] (priority may be [B, 1, 1]); fill: index of a mean
-        colour, or -1 where sampled."""
+        """Lay pixels down where covered and on top. All [B, h, w] (priority may be [B, 1, 1]); fill: index of
+        a mean colour, or -1 where sampled.
+        """
         index = window.index
         before = self.priority.gather(1, index)
         mine = priority.expand_as(covered).flatten(1)
         on_top = covered.flatten(1) & (mine > before) & self.drawn.gather(1, part.flatten(1))
         code = part if fill is None else part + 8 * (fill + 1)
         for kept, new in ((self.priority, priority), (self.x, x), (self.y, y), (self.code, code)):
-            kept.scatter_(1, index, torch.where(on_top, new.expand_as(covered).flatten(1), kept.gather(1, index)))
+            kept.scatter_(
+                1, index, torch.where(on_top, new.expand_as(covered).flatten(1), kept.gather(1, index))
+            )
 
     def look_up(self, flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """flat [B, H*W] at the pixels that hold x, y [B, h, w]; 0 outside the picture. Returns int64."""
@@ -103,16 +114,18 @@ def _flat(*values: Tensor) -> tuple[Tensor, ...]:
 
 
 def _turned(source: Body, target: Body) -> Tensor:
-    """[B]: -1 where one is seen from the front and the other from behind, so that inner sides stay inner, else 1."""
+    """[B]: -1 where one is seen from the front and the other from behind, so that inner sides stay inner,
+    else 1.
+    """
     return torch.where((source.cosine * target.cosine) < -0.05, -1.0, 1.0)
 
 
 def depths(target: Body) -> Tensor:
     """[B, 1 + limbs] priorities; column = limb id, the torso lies at 0.
 
-    A seen arm lies before the torso, one with a hidden joint behind it. Legs lie before the torso's hem seen from the
-    front, the more so where the thigh is foreshortened (sitting), and behind it seen from behind. Of two equal limbs
-    the nearer is in front: the right one when the person faces the picture's right.
+    A seen arm lies before the torso, one with a hidden joint behind it. Legs lie before the torso's hem seen
+    from the front, the more so where the thigh is foreshortened (sitting), and behind it seen from behind. Of
+    two equal limbs the nearer is in front: the right one when the person faces the picture's right.
     """
     front = torch.where(target.cosine > -0.2, 1.0, -1.0)
     rows = [torch.zeros_like(target.unit)]
@@ -161,7 +174,9 @@ def _limb_layer(
 def _on_source_bone(
     body: Body, target: Body, limb: Limb, mirrored: Tensor, bone: AlongBone
 ) -> tuple[Tensor, Tensor]:
-    """x, y in the reference of the pixels about a target bone, on the same limb or, where mirrored [B], its mirror."""
+    """x, y in the reference of the pixels about a target bone, on the same limb or, where mirrored [B], its
+    mirror.
+    """
     other = LIMBS[limb.mirror - 1]
     a = torch.where(mirrored[:, None], body.points[:, other.start], body.points[:, limb.start])
     b = torch.where(mirrored[:, None], body.points[:, other.end], body.points[:, limb.end])
@@ -205,8 +220,8 @@ def torso_layer(canvas: Canvas, source: Reference, target: Body) -> None:
 def _around(aside: Tensor, target: Body, body: Body) -> Tensor:
     """Where across the reference's torso (-1 ... 1) lies what the target shows at aside.
 
-    aside = sin(angle + yaw) on a cylinder. What the reference cannot show is taken from the mirrored angle (bodies are
-    symmetric), else from straight through the body: most patterns go around.
+    aside = sin(angle + yaw) on a cylinder. What the reference cannot show is taken from the mirrored angle
+    (bodies are symmetric), else from straight through the body: most patterns go around.
     """
     yaw, their_yaw = _flat(torch.atan2(target.sine, target.cosine), torch.atan2(body.sine, body.cosine))
     angle = torch.asin(aside.clamp(-1, 1)) - yaw
@@ -241,7 +256,9 @@ def skirt_layers(canvas: Canvas, source: Reference, target: Body) -> None:
 
 
 def _barycentric(window: Window, corners: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights, [B, h, w] each, of the triangle corners [B, 3, 2]; a flat triangle gives weights outside [0, 1]."""
+    """Weights, [B, h, w] each, of the triangle corners [B, 3, 2]; a flat triangle gives weights outside [0,
+    1].
+    """
     a, b, c = corners.unbind(1)
     u, v = b - a, c - a
     area = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
@@ -255,7 +272,8 @@ def _barycentric(window: Window, corners: Tensor) -> tuple[Tensor, Tensor, Tenso
 def _skirt_seen(canvas: Canvas, source: Reference) -> Tensor:
     """bool [B, 3]: much of the span between the legs, away from the bones, has the lower part's label.
 
-    Where the span is too thin to tell (legs together) the answer is no: a skirt is then moved with the thighs alone.
+    Where the span is too thin to tell (legs together) the answer is no: a skirt is then moved with the thighs
+    alone.
     """
     body = source.body
     steps = torch.linspace(0.05, 0.95, 8, device=body.unit.device)
@@ -266,11 +284,16 @@ def _skirt_seen(canvas: Canvas, source: Reference) -> Tensor:
     for k, span in enumerate(SPANS):
         spot = weights @ body.points[:, list(span)]  # [B, N, 2]
         label = canvas.look_up(source.tag, spot[..., :1], spot[..., 1:]).squeeze(-1) % 8
-        free = torch.stack([_off_bone(spot, body, *ends) for ends in ((8, 9), (9, 10), (11, 12), (12, 13))]).all(0)
+        free = torch.stack(
+            [_off_bone(spot, body, *ends) for ends in ((8, 9), (9, 10), (11, 12), (12, 13))]
+        ).all(0)
         count = free & (label != 2) & (label != 4)  # hands and shoes before it say nothing
         high = count & (weights[:, 0] > (0.4 if k == 0 else 0.0))  # a short skirt ends above the knees
         share = [(label == 3)[...] & where for where in (count, high)]
-        share = [mine.sum(-1) / where.sum(-1).clamp_min(1) for mine, where in zip(share, (count, high), strict=True)]
+        share = [
+            mine.sum(-1) / where.sum(-1).clamp_min(1)
+            for mine, where in zip(share, (count, high), strict=True)
+        ]
         answers.append((count.sum(-1) >= 4) & (torch.maximum(*share) > (0.5 if k == 0 else 0.35)))
     return torch.stack(answers, -1)
 
@@ -290,7 +313,11 @@ def bag_layers(canvas: Canvas, source: Reference, target: Body) -> None:
     hands = target.points[:, [HAND_R, HAND_L]]
     boxes = windows(hands - lift[:, None], hands + size[:, None], canvas.height, canvas.width)
     for hand, window in zip((HAND_R, HAND_L), boxes, strict=True):
-        mine, theirs, (scale,) = target.points[:, hand], source.body.points[:, hand], _flat(source.body.unit / target.unit)
+        mine, theirs, (scale,) = (
+            target.points[:, hand],
+            source.body.points[:, hand],
+            _flat(source.body.unit / target.unit),
+        )
         across, down = window.x - mine[:, :1, None], window.y - mine[:, 1:, None]
         x, y = theirs[:, :1, None] + across * scale, theirs[:, 1:, None] + down * scale
         tag = canvas.look_up(source.tag, x, y)

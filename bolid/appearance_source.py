@@ -1,7 +1,8 @@
 """Which pixels of a reference belong to which limb, and the mean colours along every limb.
 
-The work is done in windows: one box of pixels per limb, of one size for the whole batch, so that a picture costs
-little more than its person's area. The windows also serve the layers of the target (`appearance_layers`).
+The work is done in windows: one box of pixels per limb, of one size for the whole batch, so that a picture
+costs little more than its person's area. The windows also serve the layers of the target
+(`appearance_layers`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ REACH = 1.7  # a pixel farther than that many radii from every bone belongs to n
 
 @dataclass(frozen=True)
 class Window:
-    """A box of pixels per picture: x [B, 1, w], y [B, h, 1] of their centres, index [B, h*w] in the flat picture."""
+    """A box of pixels per picture: x [B, 1, w], y [B, h, 1] of their centres, index [B, h*w] in the flat
+    picture.
+    """
 
     x: Tensor
     y: Tensor
@@ -31,8 +34,9 @@ class Window:
         return flat.gather(1, self.index).view(len(flat), self.y.shape[1], self.x.shape[2])
 
     def about(self, origin: Tensor, ahead: Tensor) -> tuple[Tensor, Tensor]:
-        """Coordinates along the unit vector ahead [B, 2] and to its side (x right, y down: ahead turned clockwise),
-        from origin [B, 2]; both [B, h, w]."""
+        """Coordinates along the unit vector ahead [B, 2] and to its side (x right, y down: ahead turned
+        clockwise), from origin [B, 2]; both [B, h, w].
+        """
         x, y = self.x - origin[:, :1, None], self.y - origin[:, 1:, None]
         right, down = ahead[:, :1, None], ahead[:, 1:, None]
         return x * right + y * down, y * right - x * down
@@ -57,7 +61,9 @@ def limb_windows(body: Body, height: int, width: int, reach: float) -> list[Wind
     """A window around each of LIMBS, `reach` radii wide."""
     start = body.points[:, [limb.start for limb in LIMBS]]
     end = body.points[:, [limb.end for limb in LIMBS]]
-    margin = start.new_tensor([max(limb.radius) * reach for limb in LIMBS])[:, None] * body.unit[:, None, None]
+    margin = (
+        start.new_tensor([max(limb.radius) * reach for limb in LIMBS])[:, None] * body.unit[:, None, None]
+    )
     return windows(torch.minimum(start, end) - margin, torch.maximum(start, end) + margin, height, width)
 
 
@@ -69,8 +75,9 @@ def torso_window(body: Body, height: int, width: int) -> Window:
 
 @dataclass(frozen=True)
 class AlongBone:
-    """A window's pixels about a bone: share [B, h, w] of its length (0 ... 1), aside and beyond its ends px, distance
-    in radii."""
+    """A window's pixels about a bone: share [B, h, w] of its length (0 ... 1), aside and beyond its ends px,
+    distance in radii.
+    """
 
     share: Tensor
     aside: Tensor
@@ -92,9 +99,9 @@ class AlongBone:
 class Reference:
     """A reference picture taken apart.
 
-    picture: [B, 4, H, W], RGB times inside, inside (1 on the person); tag: uint8 [B, H*W], label + 8 * limb id;
-    area: [B, IDS] pixels of each limb over what its shape would hold; shade: [B, IDS * BINS, 3] mean colour along each
-    limb; shade_part: [B, IDS * BINS] the part label there (0: no colour is known).
+    picture: [B, 4, H, W], RGB times inside, inside (1 on the person); tag: uint8 [B, H*W], label + 8 * limb
+    id; area: [B, IDS] pixels of each limb over what its shape would hold; shade: [B, IDS * BINS, 3] mean
+    colour along each limb; shade_part: [B, IDS * BINS] the part label there (0: no colour is known).
     """
 
     body: Body
@@ -106,7 +113,7 @@ class Reference:
 
     @classmethod
     def of(cls, picture: Tensor, parts: Tensor, keypoints: Tensor) -> Reference:
-        batch, _, height, width = picture.shape
+        height, width = picture.shape[2:]
         body, label = body_of(keypoints, height, width), parts.flatten(1)
         limb, place = _assign(body, label, height, width)
         inside = (parts > 0).unsqueeze(1).to(picture.dtype)
@@ -119,8 +126,8 @@ class Reference:
 def _assign(body: Body, label: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Limb id and place along it (0 ... BINS - 1) of every pixel, both int32 [B, H*W].
 
-    A pixel belongs to the nearest bone, in units of its radius, among those of its part; bones that the picture hides
-    stand back, and an upper-part pixel far from every bone is LOOSE.
+    A pixel belongs to the nearest bone, in units of its radius, among those of its part; bones that the
+    picture hides stand back, and an upper-part pixel far from every bone is LOOSE.
     """
     nearest = torch.full(label.shape, 1e6, device=label.device)
     code = torch.zeros(label.shape, dtype=torch.int32, device=label.device)
@@ -151,7 +158,9 @@ def _assign(body: Body, label: Tensor, height: int, width: int) -> tuple[Tensor,
 
 
 def _penalty(body: Body) -> Tensor:
-    """[B, limbs]: 1 for a limb whose ends are seen, more for one that lies behind the body, 1e6 for an unknown one."""
+    """[B, limbs]: 1 for a limb whose ends are seen, more for one that lies behind the body, 1e6 for an
+    unknown one.
+    """
     least = torch.minimum(
         body.confidence[:, [limb.start for limb in LIMBS]], body.confidence[:, [limb.end for limb in LIMBS]]
     )
@@ -159,15 +168,18 @@ def _penalty(body: Body) -> Tensor:
 
 
 def torso_distance(body: Body, window: Window) -> tuple[Tensor, Tensor]:
-    """Distance from the torso's middle line in half widths, at least 0.75 so that a bone in front of it wins near its
-    own middle; and the place along it (0 shoulders, 1 hips; not clamped)."""
+    """Distance from the torso's middle line in half widths, at least 0.75 so that a bone in front of it wins
+    near its own middle; and the place along it (0 shoulders, 1 hips; not clamped).
+    """
     share, aside, width, length = torso_coordinates(body, window)
     beyond = (share - share.clamp(0, 1)).abs() * (length / (0.12 * body.unit))[:, None, None]
     return torch.maximum(aside.abs() / width, beyond).clamp_min(0.75), share
 
 
 def torso_coordinates(body: Body, window: Window) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Place along the torso [B, h, w], px aside of its middle line (towards `across`), half width there, length [B]."""
+    """Place along the torso [B, h, w], px aside of its middle line (towards `across`), half width there,
+    length [B].
+    """
     start, along, _, half = body.torso_frame()
     length = along.norm(dim=-1)
     ahead, aside = window.about(start, along / length[:, None])
@@ -177,8 +189,9 @@ def torso_coordinates(body: Body, window: Window) -> tuple[Tensor, Tensor, Tenso
 
 
 def _shades(body: Body, cell: Tensor, label: Tensor, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean colours along the limbs, see Reference. Empty places take the nearest known one of the same limb, else of
-    the mirror limb. cell [B, H*W]: (limb, bin, label) as one number; picture [B, 3, H*W]."""
+    """Mean colours along the limbs, see Reference. Empty places take the nearest known one of the same limb,
+    else of the mirror limb. cell [B, H*W]: (limb, bin, label) as one number; picture [B, 3, H*W].
+    """
     batch = len(cell)
     person, place = label.nonzero(as_tuple=True)
     colour = F.pad(picture[person, :, place], (0, 1), value=1.0)

@@ -19,8 +19,7 @@ from bolid.body import pack_appearance
 from bolid.encoder import crop_parts, part_patches
 from bolid.identity import Identity
 from bolid.pictures import PictureSource, load_picture
-from bolid.pose import retarget as retargeted
-from bolid.pose import skeleton_map
+from bolid.pose import retarget, skeleton_map
 from bolid.reference import Reference, find_person
 
 LARGEST_PROMPT = 1024  # pixels a side; the vision encoder sees a few hundred at most
@@ -90,7 +89,7 @@ class ConditioningMixin:
             expected = self.adapter.config.token_dim
             if source.tokens.shape[-1] != expected:
                 raise ValueError(
-                    f"the Identity has tokens of width {source.tokens.shape[-1]}, this model takes {expected}; "
+                    f"the Identity has tokens of width {source.tokens.shape[-1]}, ours {expected}; "
                     "encode the reference again with this model"
                 )
             return source.to(self._execution_device, self.adapter.dtype)
@@ -111,6 +110,20 @@ class ConditioningMixin:
         pictures = pictures.to(self._execution_device)
         return part_patches(self.image_encoder, pictures, *statistics).to(self.adapter.dtype)
 
+    def prepare(self, request: inputs.Request) -> AdapterInputs | None:
+        """Everything the adapter needs for a call; None if nothing of BoLID takes part in it."""
+        given: dict[str, Tensor] = {}
+        people = None
+        if request.has_identity and request.people is not None:
+            encoded = [self.encode_identity(person) for person in request.people]
+            people = inputs.as_list(encoded, "reference", request.rows)
+            given |= self._identity_inputs(people, request.strength)
+        if request.has_image:
+            given |= self._image_inputs(request)
+        if request.has_pose:
+            given |= self._body_inputs(request, people)
+        return AdapterInputs(**given) if given else None
+
     def _identity_inputs(self, people: list[Identity], strength: np.ndarray) -> dict[str, Tensor]:
         """Tokens of one person per row; persons with fewer references are filled up with absent tokens."""
         longest = max((person.part_ids for person in people), key=len)
@@ -126,69 +139,62 @@ class ConditioningMixin:
             "strength": torch.from_numpy(strength).to(tokens[0].device),
         }
 
-    def _image_inputs(self, pictures: list[Any], strength: float) -> dict[str, Tensor]:
+    def _image_inputs(self, request: inputs.Request) -> dict[str, Tensor]:
         """Tokens of the image prompts; a row without one has strength 0."""
         self._require("adapter", "image_encoder")
         size = self.image_encoder.config.image_size
-        pixels = torch.zeros(len(pictures), 3, size, size)
-        for row, picture in enumerate(pictures):
+        pixels = torch.zeros(request.rows, 3, size, size)
+        for row, picture in enumerate(request.pictures):
             if picture is not None:
                 image = load_picture(picture, "image prompt")
-                image.thumbnail(
-                    (LARGEST_PROMPT, LARGEST_PROMPT)
-                )  # a photograph would take a gigabyte as floats
+                image.thumbnail((LARGEST_PROMPT, LARGEST_PROMPT))  # else a photograph is a gigabyte of floats
                 whole = _pixels([np.asarray(image)])
                 # squeezed to the encoder's square, as in training: nothing is cut off
                 pixels[row] = functional.interpolate(whole, (size, size), mode="bilinear", antialias=True)[0]
         tokens = self.adapter.encode_image(self._patches(pixels))
-        given = [0.0 if picture is None else strength for picture in pictures]
+        given = [0.0 if picture is None else request.image_strength for picture in request.pictures]
         return {"image_tokens": tokens, "image_strength": torch.tensor(given, device=tokens.device)}
 
-    def _body_inputs(
-        self, poses: list[np.ndarray | None], people: list[Identity] | None, strength: np.ndarray,
-        pose_strength: float, fit: bool, size: tuple[int, int],
-    ) -> dict[str, Tensor]:  # fmt: skip
+    def _body_inputs(self, request: inputs.Request, people: list[Identity] | None) -> dict[str, Tensor]:
         """Skeleton maps and appearance maps, one per row; a row without pose has neither."""
-        height, width = size
+        self._require("adapter")
+        size = (request.height, request.width)
         device, dtype = self._execution_device, self.adapter.dtype
-        latents = self.unet.config.in_channels
-        shape = (len(poses), latents + 1, height // self.vae_scale_factor, width // self.vae_scale_factor)
-        skeletons, appearance = torch.zeros(len(poses), 3, height, width), torch.zeros(shape, device=device)
-        for row, pose in enumerate(poses):
+        skeletons, maps = torch.zeros(request.rows, 3, *size), torch.zeros(request.rows, 4, *size)
+        given = torch.zeros(request.rows)
+        for row, source in enumerate(request.poses):
+            pose = inputs.read_pose(source, *size, lambda picture: self.find_person(picture, "pose picture"))
             if pose is None:
                 continue
-            shown = people is not None and strength[row].max() > 0
-            references = (
-                [reference.resized(height, width) for reference in people[row].references] if shown else []
-            )
-            if fit and references:
-                best = max(references, key=lambda reference: float(reference.keypoints[:, 2].sum()))
-                pose = retargeted(pose, inputs.proportions_of(best.keypoints, strength[row]), width / height)
-            skeletons[row] = (
-                torch.from_numpy(skeleton_map(pose[None], height, width)[0]).permute(2, 0, 1) / 255
-            )
+            given[row] = request.pose_strength
+            strength = request.strength[row]
+            shown = people is not None and strength.max() > 0
+            references = [each.resized(*size) for each in people[row].references] if people and shown else []
+            if request.retarget and references:
+                pose = fitted(pose, references, strength)
+            drawn = skeleton_map(pose[None], *size)[0]
+            skeletons[row] = torch.from_numpy(drawn).permute(2, 0, 1) / 255
             if references:
-                appearance[row] = self._pack(best_map(references, pose, strength[row]))
-        given = [0.0 if pose is None else pose_strength for pose in poses]
+                maps[row] = best_map(references, pose, strength)
+        appearance = self._pack(maps).to(dtype)
         return {
             "skeleton": skeletons.to(device, dtype),
-            "appearance": appearance.to(dtype),
-            "pose_strength": torch.tensor(given, device=device),
+            "appearance": appearance,
+            "pose_strength": given.to(device),
         }
 
-    def _pack(self, faded: Tensor) -> Tensor:
-        """Appearance map [4, H, W] -> BodyNet's input [L + 1, H/8, W/8]."""
-        picture = faded[None, :3].to(self._execution_device, self.vae.dtype)
-        encoded = self.vae.encode(picture)
+    def _pack(self, maps: Tensor) -> Tensor:
+        """Appearance maps [B, 4, H, W] -> BodyNet's input [B, L + 1, H/8, W/8]; empty maps are zeros
+        there.
+        """
+        encoded = self.vae.encode(maps[:, :3].to(self._execution_device, self.vae.dtype))
         latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
         shifted = latents - (getattr(self.vae.config, "shift_factor", None) or 0.0)
-        return pack_appearance(shifted * self.vae.config.scaling_factor, faded[None, 3:].to(latents.device))[
-            0
-        ]
+        return pack_appearance(shifted * self.vae.config.scaling_factor, maps[:, 3:].to(latents.device))
 
-    def _conditions(self, given: AdapterInputs, per_row: int, guided: bool) -> Conditions:
-        """What the UNet's cross-attentions get, in the stock order: the negative half first, each row
-        `per_row` times.
+    def conditions(self, given: AdapterInputs, per_row: int, guided: bool) -> Conditions:
+        """What the UNet's cross-attentions get: each row `per_row` times, under guidance the negative half
+        first.
         """
         self.adapter.require_attached(self.unet)
         conditions = self.adapter.conditions(given).repeat(per_row)
@@ -197,31 +203,16 @@ class ConditioningMixin:
             conditions = Conditions.cat(negative, conditions)
         return conditions.to(self._execution_device, self.unet.dtype)
 
-    def _inputs(
-        self, rows: int, people: list[list[Any]] | None, strength: np.ndarray, poses: list[Any], pose_strength: float,
-        pictures: list[Any], image_strength: float, retarget: bool, size: tuple[int, int],
-    ) -> AdapterInputs | None:  # fmt: skip
-        """Everything the adapter needs of a call; None if nothing of BoLID takes part in it."""
-        given: dict[str, Tensor] = {}
-        identities = None
-        if people is not None and strength.max(initial=0) > 0:
-            encoded = [self.encode_identity(person) for person in people]
-            identities = inputs.as_list(encoded, "reference", rows)
-            given |= self._identity_inputs(identities, strength)
-        if image_strength > 0 and any(picture is not None for picture in pictures):
-            given |= self._image_inputs(pictures, image_strength)
-        if pose_strength > 0 and any(pose is not None for pose in poses):
-            self._require("adapter")
-            placed = [
-                inputs.read_pose(pose, *size, lambda p: self.find_person(p, "pose picture")) for pose in poses
-            ]
-            given |= self._body_inputs(placed, identities, strength, pose_strength, retarget, size)
-        return AdapterInputs(**given) if given else None
+
+def fitted(pose: np.ndarray, references: Sequence[Reference], strength: np.ndarray) -> np.ndarray:
+    """The pose [18, 3] with the proportions of the reference that shows most joints."""
+    best = max(references, key=lambda reference: float(reference.keypoints[:, 2].sum()))
+    height, width = best.image.shape[:2]
+    return retarget(pose, inputs.proportions_of(best.keypoints, strength), width / height)
 
 
 def best_map(references: Sequence[Reference], pose: np.ndarray, strength: np.ndarray) -> Tensor:
-    """The appearance map [4, H, W] of the reference that covers most of the target, weighted by part
-    strength.
+    """The appearance map [4, H, W] of the reference that covers most of the target, weighted by strength.
 
     references: of one size; pose: [18, 3] in the frame of that size; strength: [4], above 1 counts as 1.
     """

@@ -1,12 +1,11 @@
-"""What a user hands to the pipeline, checked and brought to one form: rows of strengths, poses, persons,
-generators.
-"""
+"""What a user hands to the pipeline, checked and brought to one form, row by row."""
 
 from __future__ import annotations
 
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,23 +43,82 @@ def count(value: Any, what: str) -> int:
     return int(value)
 
 
+@dataclass(frozen=True)
+class Request:
+    """One call's conditions, checked, a row per prompt.
+
+    people: per person the list of sources (one person serves all rows), None without reference; poses,
+    pictures: per row a source or None; strength: float32 [rows, 4] per part; height, width: pixels.
+    """
+
+    rows: int
+    people: list[list[Any]] | None
+    poses: list[Any]
+    pictures: list[Any]
+    strength: np.ndarray
+    pose_strength: float
+    image_strength: float
+    retarget: bool
+    height: int
+    width: int
+
+    @property
+    def has_identity(self) -> bool:
+        return self.people is not None and float(self.strength.max()) > 0
+
+    @property
+    def has_image(self) -> bool:
+        return self.image_strength > 0 and any(picture is not None for picture in self.pictures)
+
+    @property
+    def has_pose(self) -> bool:
+        return self.pose_strength > 0 and any(pose is not None for pose in self.poses)
+
+
 def picture_size(
     height: int | None, width: int | None, default: tuple[int, int], factor: int
 ) -> tuple[int, int]:
     """(height, width) in pixels. Raises ValueError unless both are positive multiples of `factor`."""
     size = (default[0] if height is None else height, default[1] if width is None else width)
     for name, value, usual in zip(("height", "width"), size, default, strict=True):
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | np.integer)
-            or value < factor
-            or value % factor
-        ):
-            near = max(factor, round(value / factor) * factor) if isinstance(value, int) else usual
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not whole or value < factor or value % factor:
+            near = max(factor, round(value / factor) * factor) if whole else usual
             raise ValueError(
                 f"{name} is {value!r}; it must be a positive multiple of {factor}, for example {near}"
             )
     return int(size[0]), int(size[1])
+
+
+def row_count(prompt: Any, embeds: torch.Tensor | None, *lists: list[Any] | None) -> int:
+    """How many prompts the call has. Raises ValueError when there is no prompt, or the lists disagree."""
+    if embeds is not None:
+        sizes = {len(embeds)}
+    elif isinstance(prompt, str):
+        sizes = {1}
+    elif isinstance(prompt, list) and prompt and all(isinstance(text, str) for text in prompt):
+        sizes = {len(prompt)}
+    else:
+        raise ValueError(f"prompt is {prompt!r}; give a text, or a list of texts")
+    sizes |= {len(each) for each in lists if each is not None}
+    sizes.discard(1)
+    if len(sizes) > 1:
+        raise ValueError(
+            f"prompts, references, poses and image prompts come in lists of {sorted(sizes)}; "
+            "give one of each, or as many as prompts"
+        )
+    rows = sizes.pop() if sizes else 1
+    if embeds is not None and len(embeds) != rows:
+        raise ValueError(f"prompt_embeds have {len(embeds)} rows, the lists {rows}; repeat the embeddings")
+    return rows
+
+
+def text_rows(text: str | list[str] | None, rows: int, as_list: bool = False) -> str | list[str] | None:
+    """A text for every row; a single one stays what it is, unless a list is wanted."""
+    if text is None or (rows == 1 and not as_list):
+        return text
+    texts = [text] if isinstance(text, str) else text
+    return texts * rows if len(texts) == 1 else texts
 
 
 def part_strengths(value: Any, rows: int) -> np.ndarray:
@@ -120,9 +178,8 @@ def pose_rows(pose: Any) -> list[Any]:
     """Poses -> one source per row; key-points [18, 2|3] are one pose, [B, 18, 2|3] are B of them."""
     if isinstance(pose, torch.Tensor):
         pose = pose.detach().cpu().numpy()
-    if isinstance(pose, np.ndarray) and pose.ndim == 3 and pose.shape[1] == 18 and pose.shape[2] in (2, 3):
-        if pose.dtype != np.uint8:  # a picture 18 pixels wide is refused by its size later
-            return list(pose)
+    if isinstance(pose, np.ndarray) and pose.dtype != np.uint8 and pose.ndim == 3 and pose.shape[1] == 18:
+        return list(pose)
     if isinstance(pose, list | tuple) and _keypoints(pose) is None:
         if not pose:
             raise ValueError("pose is an empty list; give one pose, or one per prompt, or None")
@@ -188,8 +245,8 @@ def _checked(points: np.ndarray) -> np.ndarray:
         points = np.concatenate([points, points.any(axis=1, keepdims=True).astype(np.float32)], axis=1)
     if np.isfinite(points).all() and np.abs(points[:, :2]).max() > PIXEL_LIKE:
         raise ValueError(
-            f"pose key-points reach {np.abs(points[:, :2]).max():g}; x and y must be shares of the picture in [0, 1]: "
-            "divide pixels by its width and height"
+            f"pose key-points reach {np.abs(points[:, :2]).max():g}; x and y must be shares of the picture "
+            "in [0, 1]: divide pixels by its width and height"
         )
     return Pose(points).keypoints
 

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bolid.adapter import BoLIDAdapter
 from bolid.attention import cross_attentions
 from bolid.estimator import PersonEstimator
@@ -27,10 +29,13 @@ class LoadingMixin:
 
         Returns a BoLIDPipeline or a BoLIDXLPipeline, whichever the repository's model_index.json asks for.
         kwargs: as of `DiffusionPipeline.from_pretrained` (dtype, variant, cache_dir, a component by name,
-        ...).
+        ...). dtype is float32 unless given: left out, diffusers would read its models as float32 and
+        transformers its own as what the file holds.
         Raises ValueError when there is no such folder or repository, or it is of another family.
         """
         source = os.fspath(pretrained_model_name_or_path)
+        if "torch_dtype" not in kwargs:
+            kwargs.setdefault("dtype", torch.float32)
         family = _family(source, _read_index(cls, source, kwargs), cls)
         return super(LoadingMixin, family).from_pretrained(source, **kwargs)
 
@@ -84,8 +89,8 @@ def require_fit(adapter: BoLIDAdapter, unet: Any) -> None:
         have = None if attention is None else (attention.inner_dim, attention.heads)
         if have != (row["dim"], row["heads"]):
             raise ValueError(
-                f"the adapter was made for another base: its cross-attention {row['name']} has width and heads "
-                f"{(row['dim'], row['heads'])}, the UNet's {have}; load the adapter with the base it was trained on"
+                f"the adapter was made for another base: its cross-attention {row['name']} has width and "
+                f"heads {(row['dim'], row['heads'])}, the UNet's {have}; load it with the base it was trained on"
             )
 
 
@@ -100,8 +105,8 @@ def _read_index(cls: Any, source: str, options: dict[str, Any]) -> dict[str, Any
         return dict(cls.load_config(source, **{name: options[name] for name in hub if name in options}))
     except OSError as error:
         raise ValueError(
-            f"{source!r} is neither a folder with a {cls.config_name} nor a repository of the Hugging Face Hub that "
-            "can be reached; give the folder of a saved pipeline, for example models/bolid-mini"
+            f"{source!r} is neither a folder with a {cls.config_name} nor a repository of the Hugging Face Hub "
+            "that can be reached; give the folder of a saved pipeline, for example models/bolid-mini"
         ) from error
 
 

@@ -25,7 +25,7 @@ MAX_PIXELS = 64_000_000  # pixels; 200 MB once decoded to RGB, above any telepho
 MIN_SIDE = 16  # pixels; less shows nobody
 NEUTRAL = (127, 127, 127)  # what shows through transparency: the grey that the encoders take for "nothing"
 
-# Only raster formats with a decoder inside Pillow; EPS, for example, would start Ghostscript on a stranger's file.
+# Only formats with a decoder inside Pillow; EPS, for example, would start Ghostscript on a stranger's file.
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "TGA", "ICO")
 WRITE_FORMATS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -130,8 +130,8 @@ def _check_header(image: Image.Image, what: str) -> None:
 
 def _too_large(what: str, size: str) -> str:
     return (
-        f"{what} is too large: {size}; at most {MAX_SIDE:,} pixels a side and {MAX_PIXELS // 1_000_000} megapixels "
-        "are taken: make it smaller (1,000 pixels a side are plenty)"
+        f"{what} is too large: {size}; at most {MAX_SIDE:,} pixels a side and {MAX_PIXELS // 1_000_000} "
+        "megapixels are taken: make it smaller (1,000 pixels a side are plenty)"
     )
 
 

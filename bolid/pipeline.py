@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin, StableDiffusionPipeline, UNet2DConditionModel
-from torch import Tensor
 from transformers import CLIPImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 import bolid.inputs as inputs
@@ -91,77 +90,60 @@ class BoLIDMixin(ConditioningMixin, LoadingMixin):
         Returns: the stock pipeline's output. Raises ValueError for anything that cannot be used; nothing is
         guessed.
         """
-        stock = super().__call__
-        own = set(inspect.signature(self.__call__).parameters)
-        inputs.known_arguments(kwargs, (own | set(inspect.signature(stock).parameters)) - {"kwargs"})
-        per_row = inputs.count(num_images_per_prompt, "num_images_per_prompt")
-        steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
-        if kwargs.get("timesteps") is None and kwargs.get("sigmas") is None:
-            steps = inputs.count(steps, "num_inference_steps")
-        guidance = self.config.default_guidance_scale if guidance_scale is None else guidance_scale
-        guidance = inputs.number(guidance, "guidance_scale")
-        size = inputs.picture_size(height, width, self.picture_size, self.vae_scale_factor)
+        valid = {
+            *inspect.signature(self.__call__).parameters,
+            *inspect.signature(super().__call__).parameters,
+        }
+        inputs.known_arguments(kwargs, valid - {"kwargs"})
         people = None if reference is None else inputs.person_rows(reference)
         poses = inputs.pose_rows(pose)
         pictures = list(image_prompt) if isinstance(image_prompt, list | tuple) else [image_prompt]
-        rows = _rows(prompt, kwargs.get("prompt_embeds"), people, poses, pictures)
-        strength = inputs.part_strengths(id_strength, rows)
-        given = self._inputs(
-            rows, people, strength, inputs.as_list(poses, "pose", rows), inputs.number(pose_strength, "pose_strength"),
-            inputs.as_list(pictures, "image_prompt", rows), inputs.number(image_prompt_strength, "image_prompt_strength"),
-            retarget, size,
-        )  # fmt: skip
-        run = copy.copy(self)  # the stock pipeline keeps per-call state on itself and on its scheduler
-        run.scheduler = type(self.scheduler).from_config(self.scheduler.config)
-        if given is not None:
-            guided = guidance > 1 and self.unet.config.time_cond_proj_dim is None
-            passed = kwargs.pop("cross_attention_kwargs", None) or {}
-            kwargs["cross_attention_kwargs"] = {**passed, **self._conditions(given, per_row, guided).kwargs()}
-        if callback_on_step_end is not None:
-            kwargs["callback_on_step_end"] = callback_on_step_end
-        return super(BoLIDMixin, run).__call__(
-            prompt=_text_rows(prompt, rows),
-            negative_prompt=_text_rows(negative_prompt, rows, isinstance(prompt, list)),
+        rows = inputs.row_count(prompt, kwargs.get("prompt_embeds"), people, poses, pictures)
+        size = inputs.picture_size(height, width, self.picture_size, self.vae_scale_factor)
+        request = inputs.Request(
+            rows=rows,
+            people=people,
+            poses=inputs.as_list(poses, "pose", rows),
+            pictures=inputs.as_list(pictures, "image_prompt", rows),
+            strength=inputs.part_strengths(id_strength, rows),
+            pose_strength=inputs.number(pose_strength, "pose_strength"),
+            image_strength=inputs.number(image_prompt_strength, "image_prompt_strength"),
+            retarget=retarget,
             height=size[0],
             width=size[1],
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            num_images_per_prompt=per_row,
+        )
+        per_row = inputs.count(num_images_per_prompt, "num_images_per_prompt")
+        steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
+        guidance = self.config.default_guidance_scale if guidance_scale is None else guidance_scale
+        if callback_on_step_end is not None:
+            kwargs["callback_on_step_end"] = callback_on_step_end
+        return self._run(
+            request,
+            per_row,
+            prompt=inputs.text_rows(prompt, rows),
+            negative_prompt=inputs.text_rows(negative_prompt, rows, isinstance(prompt, list)),
+            num_inference_steps=inputs.count(steps, "num_inference_steps"),
+            guidance_scale=inputs.number(guidance, "guidance_scale"),
             generator=inputs.generators(generator, rows, per_row),
             output_type=output_type,
             **kwargs,
         )
 
-
-def _rows(prompt: Any, embeds: Tensor | None, *lists: list[Any] | None) -> int:
-    """How many prompts the call has. Raises ValueError when there is no prompt, or the lists disagree."""
-    if embeds is not None:
-        sizes = {len(embeds)}
-    elif isinstance(prompt, str):
-        sizes = {1}
-    elif isinstance(prompt, list) and prompt and all(isinstance(text, str) for text in prompt):
-        sizes = {len(prompt)}
-    else:
-        raise ValueError(f"prompt is {prompt!r}; give a text, or a list of texts")
-    sizes |= {len(each) for each in lists if each is not None}
-    sizes.discard(1)
-    if len(sizes) > 1:
-        raise ValueError(
-            f"prompts, references, poses and image prompts come in lists of {sorted(sizes)}; give one of each, or as "
-            "many as prompts"
+    def _run(self, request: inputs.Request, per_row: int, **kwargs: Any) -> Any:
+        """The stock call, on a copy: stock pipelines keep per-call state on themselves and their
+        scheduler.
+        """
+        given = self.prepare(request)
+        if given is not None:
+            guided = kwargs["guidance_scale"] > 1 and self.unet.config.time_cond_proj_dim is None
+            passed = kwargs.pop("cross_attention_kwargs", None) or {}
+            conditions = self.conditions(given, per_row, guided)
+            kwargs["cross_attention_kwargs"] = {**passed, **conditions.kwargs()}
+        run = copy.copy(self)
+        run.scheduler = type(self.scheduler).from_config(self.scheduler.config)
+        return super(BoLIDMixin, run).__call__(
+            height=request.height, width=request.width, num_images_per_prompt=per_row, **kwargs
         )
-    rows = sizes.pop() if sizes else 1
-    if embeds is not None and len(embeds) != rows:
-        raise ValueError(f"prompt_embeds have {len(embeds)} rows, the lists {rows}; repeat the embeddings")
-    return rows
-
-
-def _text_rows(text: str | list[str] | None, rows: int, as_list: bool = False) -> str | list[str] | None:
-    """A text for every row; a single one stays what it is, unless a list is wanted."""
-    if text is None or (rows == 1 and not as_list):
-        return text
-    texts = [text] if isinstance(text, str) else text
-    return texts * rows if len(texts) == 1 else texts
 
 
 class BoLIDPipeline(BoLIDMixin, StableDiffusionPipeline):

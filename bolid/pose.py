@@ -1,8 +1,9 @@
 """The pose of one person: 18 OpenPose key-points, their picture, their names and their proportions.
 
-Key-points are float arrays [18, 3] in the order of `JOINTS`. x, y lie in [0, 1] (x by the picture's width, y by its
-height; joints outside the frame may leave that range). The third value is the confidence in [0, 1]:
-0 unknown (not drawn, not used), 0.5 hidden but its place is known, 1 seen. Left and right are the person's own.
+Key-points are float arrays [18, 3] in the order of `JOINTS`. x, y lie in [0, 1] (x by the picture's width, y
+by its height; joints outside the frame may leave that range). The third value is the confidence in [0, 1]:
+0 unknown (not drawn, not used), 0.5 hidden but its place is known, 1 seen. Left and right are the person's
+own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,20 @@ JOINTS = (
     "knR", "anR", "hiL", "knL", "anL", "eyeR", "eyeL", "earR", "earL",
 )  # fmt: skip
 MIRROR = (0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16)
-BODY12 = (5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10)  # COCO 5-16: shoulders ... ankles, left before right (Eq. 3's joints)
+BODY12 = (
+    5,
+    2,
+    6,
+    3,
+    7,
+    4,
+    11,
+    8,
+    12,
+    9,
+    13,
+    10,
+)  # COCO 5-16: shoulders ... ankles, left before right (Eq. 3's joints)
 FACE = (0, 14, 15, 16, 17)
 LIMBS = (
     (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10),
@@ -65,7 +79,9 @@ class Pose:
     def __post_init__(self) -> None:
         points = np.array(self.keypoints, dtype=np.float32)
         if points.shape != (18, 3):
-            raise ValueError(f"key-points have shape {points.shape}; a pose is [18, 3]: x, y, confidence per joint")
+            raise ValueError(
+                f"key-points have shape {points.shape}; a pose is [18, 3]: x, y, confidence per joint"
+            )
         if not np.isfinite(points).all():
             raise ValueError("key-points hold NaN or infinity; give an unknown joint as (0, 0, 0)")
         if points[:, 2].min() < 0 or points[:, 2].max() > 1:
@@ -75,7 +91,9 @@ class Pose:
 
     @classmethod
     def named(cls, name: str) -> Pose:
-        """The pose called `name` (see POSE_NAMES), for a picture of 2:3. Raises ValueError for an unknown name."""
+        """The pose called `name` (see POSE_NAMES), for a picture of 2:3. Raises ValueError for an unknown
+        name.
+        """
         key = " ".join(name.lower().replace("_", " ").split())
         if key not in POSES:
             near = difflib.get_close_matches(key, POSE_NAMES, n=1, cutoff=0.4)
@@ -94,8 +112,10 @@ class Pose:
 def known(keypoints: np.ndarray) -> np.ndarray:
     """Mark joints that are hidden but whose place is known with confidence 0.5.
 
-    keypoints: [..., 18, 3]. A body joint of confidence 0 in or near the frame (-0.25 ... 1.25) and not at (0, 0)
-    gets 0.5. Face joints stay 0 when hidden: that tells a front view from a back view. Returns a new float32 array.
+    keypoints: [..., 18, 3]. A body joint of confidence 0 in or near the frame (-0.25 ... 1.25) and not at (0,
+    0)
+    gets 0.5. Face joints stay 0 when hidden: that tells a front view from a back view. Returns a new float32
+    array.
     """
     points = np.array(keypoints, dtype=np.float32)
     place = points[..., :2]
@@ -118,7 +138,9 @@ def skeleton_map(keypoints: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     points = np.asarray(keypoints, dtype=np.float32)
     if points.ndim != 3 or points.shape[1:] != (18, 3):
-        raise ValueError(f"key-points have shape {points.shape}; skeleton_map takes [B, 18, 3]: add the batch axis")
+        raise ValueError(
+            f"key-points have shape {points.shape}; skeleton_map takes [B, 18, 3]: add the batch axis"
+        )
     canvas = np.zeros((len(points), height, width, 3), np.uint8)
     for picture, person in zip(canvas, points, strict=True):
         _draw_skeleton(picture, person)
@@ -128,18 +150,23 @@ def skeleton_map(keypoints: np.ndarray, height: int, width: int) -> np.ndarray:
 def _draw_skeleton(picture: np.ndarray, person: np.ndarray) -> None:
     height, width = picture.shape[:2]
     stick = stick_width(height)
-    # cv2 takes fixed-point coordinates with 4 fractional bits; -0.5 because pixel centres are whole numbers there
+    # cv2 takes fixed-point coordinates with 4 fractional bits; -0.5 because pixel centres are whole numbers
+    # there
     places = np.round((np.clip(person[:, :2], -4, 5) * (width, height) - 0.5) * 16).astype(int)
     confidence = person[:, 2]
     for colour, (a, b) in zip(COLOURS, LIMBS, strict=False):
         least = min(confidence[a], confidence[b])
         if least > DRAWN:
             shade = DIM if least >= SEEN else DIM * DIM
-            cv2.line(picture, places[a].tolist(), places[b].tolist(), _shade(colour, shade), stick, cv2.LINE_AA, 4)
+            cv2.line(
+                picture, places[a].tolist(), places[b].tolist(), _shade(colour, shade), stick, cv2.LINE_AA, 4
+            )
     for colour, place, sure in zip(COLOURS, places, confidence, strict=True):
         if sure > DRAWN:
             shade = 1.0 if sure >= SEEN else DIM
-            cv2.circle(picture, place.tolist(), round(stick * 0.75 * 16), _shade(colour, shade), -1, cv2.LINE_AA, 4)
+            cv2.circle(
+                picture, place.tolist(), round(stick * 0.75 * 16), _shade(colour, shade), -1, cv2.LINE_AA, 4
+            )
 
 
 def _shade(colour: tuple[int, int, int], brightness: float) -> tuple[int, ...]:
@@ -149,8 +176,8 @@ def _shade(colour: tuple[int, int, int], brightness: float) -> tuple[int, ...]:
 def read_skeleton_map(image: np.ndarray) -> Pose | None:
     """Recover the joints from a skeleton map drawn in the standard colours on black.
 
-    image: uint8 [H, W, 3] RGB. Returns None when the picture is not such a map. A joint covered by another one is
-    taken from the end of its limb where that can be seen (confidence 0.5), else left out.
+    image: uint8 [H, W, 3] RGB. Returns None when the picture is not such a map. A joint covered by another
+    one is taken from the end of its limb where that can be seen (confidence 0.5), else left out.
     """
     if image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"the picture has shape {image.shape}; read_skeleton_map takes RGB [H, W, 3]")
@@ -190,7 +217,9 @@ def _centre(mask: np.ndarray) -> tuple[float, float]:
 def _hidden_joint(
     points: np.ndarray, joint: int, index: np.ndarray, value: np.ndarray
 ) -> tuple[float, float, float]:
-    """(x, y, 0.5) of a dim disc that touches a limb of this joint; else of the far ends of its limbs; else zeros."""
+    """(x, y, 0.5) of a dim disc that touches a limb of this joint; else of the far ends of its limbs; else
+    zeros.
+    """
     tips = []
     for limb, ends in enumerate(LIMBS):
         bone = _without_specks((index == limb) & (value < 0.75) & (value > 0.3))
@@ -230,9 +259,10 @@ _TREE = (
 def retarget(target: np.ndarray, reference: np.ndarray, aspect: float = 2 / 3) -> np.ndarray:
     """Give the target pose the reference's proportions.
 
-    target, reference: [18, 3]; aspect: width / height of both pictures. Walking from the mid-hip, each bone keeps its
-    direction in the target and takes its length x the clamped ratio (0.7 ... 1.4) of the two persons' proportions.
-    The result stands on the same ground, at the same centre, and is shrunk if it would leave the frame.
+    target, reference: [18, 3]; aspect: width / height of both pictures. Walking from the mid-hip, each bone
+    keeps its direction in the target and takes its length x the clamped ratio (0.7 ... 1.4) of the two
+    persons' proportions. The result stands on the same ground, at the same centre, and is shrunk if it would
+    leave the frame.
     Returns float32 [18, 3] with the target's confidences.
     """
     points, valid = _with_mid_hip(target, aspect)
@@ -250,7 +280,9 @@ def retarget(target: np.ndarray, reference: np.ndarray, aspect: float = 2 / 3) -
 
 
 def _with_mid_hip(keypoints: np.ndarray, aspect: float) -> tuple[np.ndarray, np.ndarray]:
-    """Places [19, 2] in units of the picture's height and which are known [19]; row 18 is the middle of the hips."""
+    """Places [19, 2] in units of the picture's height and which are known [19]; row 18 is the middle of the
+    hips.
+    """
     points = known(keypoints)
     places = points[:, :2] * (aspect, 1.0)
     valid = (points[:, 2] > DRAWN) | (np.isin(np.arange(18), FACE) & (places != 0).any(-1))
@@ -269,11 +301,12 @@ def _proportion_ratios(
 def _proportions(places: np.ndarray, valid: np.ndarray) -> dict[str | None, float]:
     """Bone lengths against a grown body's, in this person's own unit.
 
-    A projection only shortens, so the longest side counts, the unit is the median of the bones within 20 % of the
-    longest, and bones under 0.8 units are held to be foreshortened and left out.
+    A projection only shortens, so the longest side counts, the unit is the median of the bones within 20 % of
+    the longest, and bones under 0.8 units are held to be foreshortened and left out.
     """
     lengths = {
-        bone: max(float(np.linalg.norm(places[a] - places[b])) for a, b in pairs if valid[a] and valid[b]) / normal
+        bone: max(float(np.linalg.norm(places[a] - places[b])) for a, b in pairs if valid[a] and valid[b])
+        / normal
         for bone, (normal, pairs) in _BONES.items()
         if any(valid[a] and valid[b] for a, b in pairs)
     }

@@ -21,6 +21,10 @@ CONFIDENT = 0.3  # confidence from which a joint counts as found
 MIN_JOINTS = 5  # of 18: fewer do not place a body
 MIN_PART_PIXELS = 12  # a part of fewer pixels counts as absent
 SMALL = 0.5  # a person under this share of the frame, in height and width both, is looked at more closely
+# Least `flatness` of a drawn picture. Avatars at their worst: 0.60 as PNG, 0.53 as a larger JPEG (quality 60),
+# 0.32 as a JPEG (quality 60) of 128 x 192. Photographs of people and places: 0.05 to 0.44.
+FLAT_WHEN_SHRUNK = 0.47
+FLAT_AS_IT_IS = 0.28
 MARGIN = 0.12  # room left around such a person, in shares of the person's box
 
 
@@ -46,8 +50,8 @@ class Reference:
             )
         if self.parts.shape != self.image.shape[:2] or self.parts.max(initial=0) > len(PARTS):
             raise ValueError(
-                f"parts are {list(self.parts.shape)} with labels up to {self.parts.max(initial=0)}; they must be a "
-                f"label map of the image's size {list(self.image.shape[:2])} with labels 0 ... {len(PARTS)}"
+                f"parts are {list(self.parts.shape)} with labels up to {self.parts.max(initial=0)}; they must "
+                f"be a label map of the image's size {list(self.image.shape[:2])} with labels 0 ... {len(PARTS)}"
             )
         object.__setattr__(self, "keypoints", Pose(self.keypoints).keypoints)
         object.__setattr__(self, "parts", self.parts.astype(np.uint8))
@@ -112,7 +116,7 @@ def find_person(
     frame = whole_frame(source.shape[:2], height, width)
     image = cut(source, frame, height, width)
     if avatars_only:
-        refuse_photograph(image, what)
+        refuse_photograph(image, frame.height / height, what)
     estimate = estimator.predict(image)
     require_person(estimate, what)
     closer = _closer_frame(estimate, frame, height / width)
@@ -121,8 +125,6 @@ def find_person(
         second = estimator.predict(nearer)
         if second.person[0] >= PERSON and _joints(second) >= MIN_JOINTS:
             image, estimate, frame = nearer, second, closer
-    if avatars_only:
-        refuse_photograph(image, what, estimate.parts[0])
     return Reference(image, estimate.keypoints[0], estimate.parts[0], frame)
 
 
@@ -159,29 +161,25 @@ def _closer_frame(estimate: Estimate, frame: Frame, ratio: float) -> Frame | Non
     return Frame(middle[0] - tall / ratio / 2, middle[1] - tall / 2, tall / ratio, tall)
 
 
-def flatness(image: np.ndarray, where: np.ndarray | None = None) -> float:
-    """The share of pixels that lie in a flat patch: all channels vary by at most 4 levels over 3 x 3 pixels.
+def flatness(image: np.ndarray) -> float:
+    """The share of pixels in flat patches: every channel varies by at most 4 levels over 3 x 3 pixels.
 
-    image: uint8 [H, W, 3] at working size; where: bool [H, W] restricts the count. Drawn avatars reach 0.56
-    - 0.80 (0.5 after a JPEG), photographs 0.15 - 0.45, as sensor noise and texture are everywhere in them.
+    image: uint8 [H, W, 3] at working size. Drawn surfaces are flat; sensor noise and texture are everywhere
+    in a photograph.
     """
     kernel = np.ones((3, 3), np.uint8)
     spread = (cv2.dilate(image, kernel).astype(np.int16) - cv2.erode(image, kernel)).max(axis=-1)
-    flat = spread <= 4
-    if where is None:
-        return float(flat.mean())
-    return float(flat[where].mean()) if where.any() else 1.0
+    return float((spread <= 4).mean())
 
 
-FLAT_PICTURE = 0.38  # least flatness of a drawn picture
-
-
-def refuse_photograph(image: np.ndarray, what: str, parts: np.ndarray | None = None) -> None:
+def refuse_photograph(image: np.ndarray, shrunk: float, what: str) -> None:
     """Raises ValueError when a picture looks like a photograph rather than a drawn avatar.
 
-    image: uint8 [H, W, 3] at working size; parts: label map [H, W] of the person, where it is known already.
+    image: uint8 [H, W, 3] at working size; shrunk: how many times larger its source is. A source of about the
+    working size may carry a JPEG's blocks or a generator's softness, which shrinking would have removed, so
+    less is asked of it.
     """
-    if flatness(image) < FLAT_PICTURE:
+    if flatness(image) < (FLAT_WHEN_SHRUNK if shrunk >= 1.5 else FLAT_AS_IT_IS):
         raise ValueError(
             f"the {what} looks like a photograph, and this small model draws avatars only; "
             "give a picture of an avatar (examples/ has some), or load a model trained on photographs"

@@ -119,7 +119,7 @@ def test_animated_pictures_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(30_000, 20), (20, 30_000), (16_000, 16_000), (60_000, 60_000)])
 def test_huge_pictures_are_refused_from_the_header(tmp_path: Path, size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="too large.*make it smaller"):
+    with pytest.raises(ValueError, match=r"too large.*make it smaller"):
         load_picture(header_only_png(tmp_path / "a.png", *size))
 
 
@@ -149,7 +149,7 @@ def test_truncated_pictures_are_refused_or_whole(tmp_path: Path, kind: str) -> N
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(file, kind)
     for share in (0.1, 0.5, 0.9):
         (tmp_path / "a").write_bytes(file.getvalue()[: int(len(file.getvalue()) * share)])
-        with pytest.raises(ValueError, match="damaged|not a picture"):
+        with pytest.raises(ValueError, match=r"damaged|not a picture"):
             load_picture(tmp_path / "a")
 
 
@@ -158,7 +158,7 @@ def test_truncated_pictures_are_refused_or_whole(tmp_path: Path, kind: str) -> N
     ["missing.png", ".", 7, np.zeros((9, 9)), np.zeros((40, 40, 4), np.uint8), Image.new("RGB", (8, 40))],
 )
 def test_other_mistakes_name_the_cure(source: object) -> None:
-    with pytest.raises(ValueError, match="give|must be|needed"):
+    with pytest.raises(ValueError, match=r"give|must be|needed"):
         load_picture(source)  # pyright: ignore[reportArgumentType]
 
 

@@ -55,7 +55,7 @@ def make_mini(seed: int = 0) -> BoLIDPipeline:
     )
     vae = AvatarAutoencoder(
         latent_channels=4,
-        block_out_channels=(12, 16, 16, 16),
+        block_out_channels=(12, 24, 24, 24),
         encoder_layers=(1, 1, 1),
         decoder_layers=(1, 1, 1),
     )

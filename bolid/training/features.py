@@ -20,13 +20,22 @@ from bolid.training.components import FrozenNetworks
 from bolid.training.data import Rows
 
 VARIANTS = 2
-"""Appearance maps kept per row: one of all parts at full strength, one with parts faded or absent."""
+"""Appearance maps kept per row: one of all parts, one with parts faded or absent."""
 
 
 def random_strengths(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Part strengths [count, 4]: each part at 1 (45 %), absent (35 %) or anywhere between (20 %)."""
-    draw, between = rng.random((count, len(PARTS))), rng.random((count, len(PARTS)))
-    return np.where(draw < 0.45, 1.0, np.where(draw < 0.8, 0.0, between)).astype(np.float32)
+    """Part strengths [count, VARIANTS, 4] of the appearance maps.
+
+    The first map has every part, half of the time at 1 and else at one strength of 0.7 to 1 (what people use). In the
+    others each part is at 1 (45 %), absent (35 %) or anywhere between, and a fifth of them has one strength for all.
+    """
+    shape = (count, VARIANTS, len(PARTS))
+    kind, between = rng.random(shape), rng.random(shape)
+    strengths = np.where(kind < 0.45, 1.0, np.where(kind < 0.8, 0.0, between))
+    alike = rng.random((count, VARIANTS, 1))
+    strengths = np.where(alike < 0.2, between[..., :1], strengths)
+    strengths[:, 0] = np.where(rng.random((count, 1)) < 0.5, 1.0, 1 - 0.3 * rng.random((count, 1)))
+    return strengths.astype(np.float32)
 
 
 @torch.no_grad()
@@ -43,9 +52,7 @@ def compute_features(rows: Mapping[str, np.ndarray], frozen: FrozenNetworks, see
     estimate = frozen.estimator.predict(np.asarray(rows["reference"]))
     parts = torch.as_tensor(estimate.parts, device=device)
     targets = torch.as_tensor(known(rows["keypoints"]), device=device)
-    strengths = np.ones((count, VARIANTS, len(PARTS)), np.float32)
-    strengths[:, 1:] = random_strengths(count * (VARIANTS - 1), np.random.default_rng(seed)).reshape(count, VARIANTS - 1, -1)
-
+    strengths = random_strengths(count, np.random.default_rng(seed))
     maps = []
     for variant in range(VARIANTS):
         faded = appearance_map(

@@ -27,6 +27,7 @@ PART_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "feet": ("shoes", "shoe_colour"),
 }
 CELLS = 2  # colours per patch side that the patch itself must tell: 4 px of a crop each
+LABELS = 1 + len(PARTS)  # background first
 MAX_LOGIT_SCALE = 4.6052  # ln 100, CLIP's own bound
 
 
@@ -49,6 +50,7 @@ class ClipOptions:
     contrast_weight: float = 1.0  # of text against picture
     attribute_weight: float = 1.0  # cross-entropy of attributes on crops
     whole_weight: float = 0.5  # cross-entropy of scene, pose family, view and attributes on whole pictures
+    layout_weight: float = 1.0  # cross-entropy of what part shows where on whole pictures
     colour_weight: float = 2.0  # mean square of the patches' own colours, in [-1,1]
 
 
@@ -132,6 +134,8 @@ class ClipObjective(nn.Module):
                 for name in names
             }
         )
+        self.part_map = nn.Linear(width, LABELS * (options.image_size // options.patch_size) ** 2)
+        self.patch_part = nn.Linear(width, LABELS)
         self.patch_colour = nn.Linear(width, 3 * CELLS**2)
 
     @property
@@ -156,6 +160,9 @@ class ClipObjective(nn.Module):
         losses = {
             "contrast": self.contrast(self.embed_pooled(out.pooler_output[:count]), self.embed_text(batch)),
             "whole": self.whole_losses(out.pooler_output[:count], batch)[0],
+            "layout": self.layout_loss(
+                out.pooler_output[:count], out.hidden_states[-2][:count, 1:], batch["masks"]
+            ),
             "colour": self.colour_loss(out.hidden_states[-2][:, 1:], pixels),
         }
         patches = out.hidden_states[-2][count:, 1:].unflatten(0, crops.shape[:2])
@@ -215,6 +222,18 @@ class ClipObjective(nn.Module):
             loss, right[name] = class_loss(logits, batch["labels"][:, index], batch["visible"][:, index])
             losses.append(loss)
         return torch.stack(losses).mean(), right
+
+    def layout_loss(self, pooled: Tensor, patches: Tensor, masks: Tensor) -> Tensor:
+        """Which part shows where, of which poses are made: pose words alone taught nothing in 200 steps.
+
+        Each patch [B,L,D] tells its own part, the pooled output [B,D] that of all patches; masks uint8 [B,H,W].
+        """
+        side = self.options.image_size // self.options.patch_size
+        shares = F.one_hot(masks.long(), LABELS).permute(0, 3, 1, 2).float()
+        shares = F.adaptive_avg_pool2d(shares, side).flatten(2)  # [B,5,L]
+        own = self.patch_part(patches).transpose(1, 2)
+        every = self.part_map(pooled).unflatten(1, (LABELS, side**2))
+        return F.cross_entropy(own.float(), shares) + F.cross_entropy(every.float(), shares)
 
     def crop_losses(
         self, patches: Tensor, present: Tensor, labels: Tensor, visible: Tensor
