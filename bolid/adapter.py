@@ -138,7 +138,7 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
         image_depth: int = 1,
         body_channels: tuple[int, ...] = (80, 96, 128),
         body_blocks: int = 1,
-        zero_tokens: int = 0,  # noqa: ARG002 (read from self.config)
+        zero_tokens: int = 0,
     ) -> None:
         super().__init__()
         shape = {"width": resampler_width, "heads": resampler_heads, "ffn_ratio": resampler_ffn_ratio}

@@ -206,7 +206,7 @@ def torso_layer(canvas: Canvas, source: Reference, target: Body) -> None:
     unit = target.unit[:, None, None]
     ends = (share * length > -0.13 * unit) & ((share - 1) * length < 0.1 * unit)
     same_view = (body.cosine * target.cosine > 0.3)[:, None, None]
-    worn = (tag // 8 == LOOSE) & same_view & (aside.abs() < 2)  # a backpack shows beside the torso
+    worn = (tag // 8 == LOOSE) & same_view & (aside.abs() < 1.8)  # a backpack shows beside the torso
     below = (tag % 8 == 3) & (share > 0.6)
     shown = ends & (((tag // 8 == TORSO) | below) & (aside.abs() < 1.06) | worn)
     fill = TORSO * BINS + (inside * (BINS - 1e-3)).long()
@@ -251,7 +251,7 @@ def skirt_layers(canvas: Canvas, source: Reference, target: Body) -> None:
         y = sum(weight * theirs[:, i, 1:, None] for i, weight in enumerate(weights))
         label = canvas.look_up(source.tag, x, y) % 8
         (known,) = _flat((target.confidence[:, list(span)] > 0.05).all(1) & spans[:, k])
-        inside = torch.minimum(torch.minimum(weights[0], weights[1]), weights[2]) > -0.02
+        inside = torch.minimum(torch.minimum(weights[0], weights[1]), weights[2]) > -1e-3
         canvas.put(window, inside & (label == 3) & known, priority, x, y, label)
 
 

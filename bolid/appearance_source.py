@@ -69,7 +69,7 @@ def limb_windows(body: Body, height: int, width: int, reach: float) -> list[Wind
 
 def torso_window(body: Body, height: int, width: int) -> Window:
     """A window around the torso with a margin for what overhangs it."""
-    points, margin = body.points[:, [1, 2, 5, 8, 11]], 0.2 * body.unit[:, None, None]
+    points, margin = body.points[:, [1, 2, 5, 8, 11]], 0.22 * body.unit[:, None, None]
     return windows(points.amin(1, True) - margin, points.amax(1, True) + margin, height, width)[0]
 
 
@@ -144,13 +144,14 @@ def _assign(body: Body, label: Tensor, height: int, width: int) -> tuple[Tensor,
         zip(LIMBS, limb_windows(body, height, width, REACH), strict=True), start=1
     ):
         bone, mine = AlongBone.of(window, body, limb), window.values(label)
-        allowed = sum(mine == value for value in limb.labels) > 0
+        allowed = (sum(mine == value for value in limb.labels) > 0) & (bone.distance < REACH)
         distance = torch.where(allowed, bone.distance * penalty[:, number - 1, None, None], 1e6)
         claim(window, number, distance, bone.share)
     window = torso_window(body, height, width)
     distance, share = torso_distance(body, window)
     mine = window.values(label)
     allowed = ((mine == 2) & (share < 1.15)) | ((mine == 3) & (share > 0.55))
+    allowed = allowed & (distance < 1.3)
     claim(window, TORSO, torch.where(allowed, distance, 1e6), share)
     code = torch.where((nearest > REACH) & (label == 2), LOOSE * BINS, code)
     code = torch.where(label == 1, HEAD_ID * BINS, code)

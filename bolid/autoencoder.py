@@ -1,5 +1,6 @@
 """The autoencoder of bolid-mini: RGB picture <-> 16-channel latents at 1/8 of its size."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,7 +55,8 @@ def regroup(x: Tensor, channels: int) -> Tensor:
 class Step(nn.Module):
     """A change of size and width: a convolution beside a shortcut that only rearranges pixels.
 
-    The convolution starts at zero, so an untrained autoencoder already gives a blurred copy of its picture and
+    The convolution starts at zero, so an untrained autoencoder already gives a blurred copy of its picture
+    and
     training goes into what the blur lacks. (The shortcut is the one of DC-AE, arXiv 2410.10733.)
 
     Args:
@@ -91,7 +93,8 @@ class AvatarAutoencoder(ModelMixin, ConfigMixin):
 
     Args:
         latent_channels: channels of the latents.
-        block_out_channels: channels at 1/1 (always 12), 1/2, 1/4 and 1/8 of the picture's size; each a multiple of
+        block_out_channels: channels at 1/1 (always 12), 1/2, 1/4 and 1/8 of the picture's size; each a
+        multiple of
             the one before, or four times the one before a multiple of it, and the last a multiple of
             `latent_channels`.
         encoder_layers, decoder_layers: residual blocks at 1/2, 1/4 and 1/8.
@@ -105,15 +108,19 @@ class AvatarAutoencoder(ModelMixin, ConfigMixin):
         block_out_channels: tuple[int, ...] = (12, 48, 96, 96),
         encoder_layers: tuple[int, ...] = (1, 1, 2),
         decoder_layers: tuple[int, ...] = (2, 2, 3),
-        scaling_factor: float = 1.0,
+        scaling_factor: float = 1.0,  # noqa: ARG002 - read from the config by pipelines
     ):
         super().__init__()
         widths = block_out_channels
-        fits = len(widths) == 4 and widths[0] == 12 and widths[1] % 12 == 0 and widths[3] % latent_channels == 0
-        if not fits or any(4 * a % b for a, b in zip(widths[1:], widths[2:], strict=False)):
+        fits = (
+            len(widths) == 4 and widths[0] == 12 and widths[1] % 12 == 0 and widths[3] % latent_channels == 0
+        )
+        if not fits or any(4 * a % b for a, b in itertools.pairwise(widths[1:])):
             raise ValueError(
-                f"block_out_channels={tuple(widths)} with {latent_channels} latent channels: four levels are needed, "
-                "12 channels first (an RGB picture rearranged 2x2), then a multiple of 12, then divisors of four "
+                f"block_out_channels={tuple(widths)} with {latent_channels} latent channels: four levels are "
+                f"needed, "
+                "12 channels first (an RGB picture rearranged 2x2), then a multiple of 12, then divisors of "
+                "four "
                 "times the one before, the last a multiple of latent_channels; for example (12, 48, 96, 96)."
             )
         encoder: list[nn.Module] = [nn.PixelUnshuffle(2), Step(12, widths[1], "same")]
@@ -140,12 +147,20 @@ class AvatarAutoencoder(ModelMixin, ConfigMixin):
     def encode(self, x: Tensor, return_dict: bool = True) -> EncoderOutput | tuple[Tensor]:
         """x: [B, 3, H, W] RGB in [-1, 1], H and W multiples of 8 -> latents [B, C, H/8, W/8]."""
         if x.shape[-1] % 8 or x.shape[-2] % 8:
-            raise ValueError(f"picture of {x.shape[-1]}x{x.shape[-2]} pixels: both sides must be multiples of 8.")
+            raise ValueError(
+                f"picture of {x.shape[-1]}x{x.shape[-2]} pixels: both sides must be multiples of 8."
+            )
         latents = self.quant_conv(self.encoder(x))
         return EncoderOutput(latents=latents) if return_dict else (latents,)
 
-    def decode(self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None) -> DecoderOutput | tuple[Tensor]:
-        """z: [B, C, H/8, W/8] latents -> picture [B, 3, H, W] in [-1, 1]. `generator` is accepted and unused."""
+    def decode(
+        self,
+        z: Tensor,
+        return_dict: bool = True,
+        generator: torch.Generator | None = None,  # noqa: ARG002 - pipelines pass it to every VAE
+    ) -> DecoderOutput | tuple[Tensor]:
+        """z: [B, C, H/8, W/8] latents -> picture [B, 3, H, W] in [-1, 1]. `generator` is accepted and
+        unused."""
         sample = self.decoder(self.post_quant_conv(z))
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
@@ -158,8 +173,10 @@ class AvatarAutoencoder(ModelMixin, ConfigMixin):
     def whiten_(self, mean: Tensor, covariance: Tensor) -> None:
         """Make the latents zero-mean with identity covariance, without changing any reconstruction.
 
-        mean [C], covariance [C, C] of the present latents over training pictures. With Σ = U S Uᵀ the encoder's
-        last 1x1 map becomes z' = Σ^(-1/2) (z − mean) and the decoder's first its inverse; both are exact because
+        mean [C], covariance [C, C] of the present latents over training pictures. With Σ = U S Uᵀ the
+        encoder's
+        last 1x1 map becomes z' = Σ^(-1/2) (z − mean) and the decoder's first its inverse; both are exact
+        because
         1x1 maps have no border.
         """
         values, vectors = torch.linalg.eigh(covariance.double())
@@ -167,7 +184,8 @@ class AvatarAutoencoder(ModelMixin, ConfigMixin):
         whitening = vectors @ torch.diag(values.rsqrt()) @ vectors.T
         colouring = vectors @ torch.diag(values.sqrt()) @ vectors.T
         quant, post = self.quant_conv, self.post_quant_conv
-        assert quant.bias is not None and post.bias is not None
+        assert quant.bias is not None
+        assert post.bias is not None
         old_weight, old_post = quant.weight[:, :, 0, 0].double(), post.weight[:, :, 0, 0].double()
         shift = quant.bias.double() - mean.double()
         post.bias.add_((old_post @ mean.double()).to(post.bias))

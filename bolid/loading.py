@@ -90,7 +90,7 @@ def require_fit(adapter: BoLIDAdapter, unet: Any) -> None:
         if have != (row["dim"], row["heads"]):
             raise ValueError(
                 f"the adapter was made for another base: its cross-attention {row['name']} has width and "
-                f"heads {(row['dim'], row['heads'])}, the UNet's {have}; load it with the base it was trained on"
+                f"heads {(row['dim'], row['heads'])}, the UNet's {have}; load it with its own base"
             )
 
 
@@ -105,8 +105,8 @@ def _read_index(cls: Any, source: str, options: dict[str, Any]) -> dict[str, Any
         return dict(cls.load_config(source, **{name: options[name] for name in hub if name in options}))
     except OSError as error:
         raise ValueError(
-            f"{source!r} is neither a folder with a {cls.config_name} nor a repository of the Hugging Face Hub "
-            "that can be reached; give the folder of a saved pipeline, for example models/bolid-mini"
+            f"{source!r} is neither a folder with a {cls.config_name} nor a repository of the Hugging Face "
+            "Hub that can be reached; give the folder of a saved pipeline, for example models/bolid-mini"
         ) from error
 
 

@@ -21,7 +21,7 @@ CONFIDENT = 0.3  # confidence from which a joint counts as found
 MIN_JOINTS = 5  # of 18: fewer do not place a body
 MIN_PART_PIXELS = 12  # a part of fewer pixels counts as absent
 SMALL = 0.5  # a person under this share of the frame, in height and width both, is looked at more closely
-# Least `flatness` of a drawn picture. Avatars at their worst: 0.60 as PNG, 0.53 as a larger JPEG (quality 60),
+# Least `flatness` of a drawn picture. Avatars at their worst: 0.60 as PNG, 0.53 as a larger JPEG (q 60),
 # 0.32 as a JPEG (quality 60) of 128 x 192. Photographs of people and places: 0.05 to 0.44.
 FLAT_WHEN_SHRUNK = 0.47
 FLAT_AS_IT_IS = 0.28
@@ -50,8 +50,8 @@ class Reference:
             )
         if self.parts.shape != self.image.shape[:2] or self.parts.max(initial=0) > len(PARTS):
             raise ValueError(
-                f"parts are {list(self.parts.shape)} with labels up to {self.parts.max(initial=0)}; they must "
-                f"be a label map of the image's size {list(self.image.shape[:2])} with labels 0 ... {len(PARTS)}"
+                f"parts are {list(self.parts.shape)}, labels up to {self.parts.max(initial=0)}; they must be "
+                f"a label map of the image's size {list(self.image.shape[:2])} with labels 0 ... {len(PARTS)}"
             )
         object.__setattr__(self, "keypoints", Pose(self.keypoints).keypoints)
         object.__setattr__(self, "parts", self.parts.astype(np.uint8))

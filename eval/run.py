@@ -20,18 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from bolid.evaluation.drawing import DRAWERS, DrawOptions, draw_row, identities
+from bolid.evaluation.pairs import Pairs, held_out_pairs, pairs_fingerprint
+from bolid.evaluation.report import grid, report, save_jpeg
+from bolid.evaluation.scores import Evaluators, score, summarise
+from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
+
 ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(
-        str(ROOT)
-    )  # so that it runs from a clone that is not installed; an installed bolid comes first
-
-from bolid.evaluation.drawing import DRAWERS, DrawOptions, draw_row, identities  # noqa: E402
-from bolid.evaluation.pairs import Pairs, held_out_pairs, pairs_fingerprint  # noqa: E402
-from bolid.evaluation.report import grid, report, save_jpeg  # noqa: E402
-from bolid.evaluation.scores import Evaluators, score, summarise  # noqa: E402
-from bolid.evaluators import AppearanceEvaluator, PoseEvaluator  # noqa: E402
-
 # suite -> its rows; every suite starts from reference pixels of the test split
 SUITES = {
     "mini-quality": ("truth", "reconstruction", "generated", "appearance_map", "base", "other_reference"),

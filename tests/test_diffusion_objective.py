@@ -41,7 +41,9 @@ def make_objective(frozen: FrozenNetworks, **changes: object) -> DiffusionObject
     torch.manual_seed(0)
     empty = torch.from_numpy(token_ids(frozen.tokenizer, [""]))[0]
     options = dataclasses.replace(SMALL, **changes)
-    return DiffusionObjective(options, frozen.vae, frozen.text_encoder, empty, frozen.image_encoder.config.hidden_size)
+    return DiffusionObjective(
+        options, frozen.vae, frozen.text_encoder, empty, frozen.image_encoder.config.hidden_size
+    )
 
 
 def test_features_have_one_row_each_and_the_latents_size(rows):
@@ -66,14 +68,20 @@ def test_loss_reaches_base_and_adapter(frozen, rows):
     for layer in objective.adapter.layers.values():  # W_l starts at zero: BodyNet would see no gradient
         torch.nn.init.normal_(layer.body.weight, std=0.1)
     objective(rows.batch(np.arange(6)))["loss"].backward()
-    silent = [n for n, p in objective.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
-    assert not [n for n in silent if n.startswith("adapter.body_net") or ".to_k_id" in n or n.endswith("latents")]
+    silent = [
+        n for n, p in objective.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())
+    ]
+    assert not [
+        n for n in silent if n.startswith("adapter.body_net") or ".to_k_id" in n or n.endswith("latents")
+    ]
     assert len(silent) < 0.1 * sum(p.requires_grad for p in objective.parameters())
     assert not any(p.grad is not None for p in objective.text_encoder.parameters())
 
 
 def test_everything_dropped_leaves_the_base(frozen, rows):
-    objective = make_objective(frozen, identity_drop=1.0, pose_drop=1.0, image_prompt_share=0.0, text_drop=0.0)
+    objective = make_objective(
+        frozen, identity_drop=1.0, pose_drop=1.0, image_prompt_share=0.0, text_drop=0.0
+    )
     batch = rows.batch(np.arange(6))
     inputs, text = objective.draw_conditions(batch)
     t = torch.full((6,), 500)
@@ -88,11 +96,17 @@ def test_trained_export_opens_as_a_pipeline(frozen, rows, tmp_path):
     make_mini().save_pretrained(tmp_path / "components")
     objective = make_objective(frozen, components=str(tmp_path / "components"))
     config = TrainConfig(
-        output_dir=str(tmp_path / "run"), max_train_steps=2, train_batch_size=3, lr_warmup_steps=0, mixed_precision="no"
+        output_dir=str(tmp_path / "run"),
+        max_train_steps=2,
+        train_batch_size=3,
+        lr_warmup_steps=0,
+        mixed_precision="no",
     )
     exported = train(config, objective, rows, rows)
     assert (tmp_path / "run" / "grid-2.png").is_file()
     pipe = BoLIDPipeline.from_pretrained(exported)
     pipe.set_progress_bar_config(disable=True)
-    pictures = pipe("on the beach", pose="sitting", num_inference_steps=2, generator=0, height=64, width=48).images
+    pictures = pipe(
+        "on the beach", pose="sitting", num_inference_steps=2, generator=0, height=64, width=48
+    ).images
     assert pictures[0].size == (48, 64)

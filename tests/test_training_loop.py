@@ -1,4 +1,5 @@
-"""The loop: resuming equals a straight run, checkpoints are whole or absent, the config refuses what it can't use."""
+"""The loop: resuming equals a straight run, checkpoints are whole or absent, the config refuses what it
+can't use."""
 
 import dataclasses
 import os
@@ -95,7 +96,12 @@ def test_checkpoint_of_another_architecture_is_refused(tmp_path):
 
 def test_not_finite_loss_stops_and_keeps_the_checkpoint(tmp_path):
     with pytest.raises(ValueError, match="learning_rate"):
-        train(config(tmp_path, learning_rate=1e30, max_grad_norm=1e30, checkpointing_steps=1), objective(), rows(), rows(4))
+        train(
+            config(tmp_path, learning_rate=1e30, max_grad_norm=1e30, checkpointing_steps=1),
+            objective(),
+            rows(),
+            rows(4),
+        )
     assert list_checkpoints(tmp_path)
 
 

@@ -1,4 +1,5 @@
-"""Train one stage of BoLID: `python train/run.py --config train/configs/mini-adapter.yaml --output_dir runs/x`."""
+"""Train one stage of BoLID: `python train/run.py --config train/configs/mini-adapter.yaml --output_dir
+runs/x`."""
 
 import argparse
 import dataclasses

@@ -155,7 +155,7 @@ def _examples(
     split: Split,
     height: int,
     width: int,
-    fingerprint: str,  # noqa: ARG001 - `datasets` hashes it into the cache's key
+    fingerprint: str,
 ) -> Iterator[dict[str, Any]]:
     for seeds in shards:
         for seed in seeds:

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG001 - all drawers have one signature
 """The rows of the table: for each, the pictures that are measured.
 
 Everything that the pipeline makes starts from the reference's pixels; of the truth it sees only the target's
@@ -37,13 +38,13 @@ Chunk = slice
 Drawer = Callable[[Any, Pairs, Chunk, DrawOptions], np.ndarray]
 
 
-def draw_truth(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:  # noqa: ARG001
+def draw_truth(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:
     """The ground truth itself: the ceiling of every figure."""
     return pairs.image[chunk]
 
 
 @torch.no_grad()
-def draw_reconstruction(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:  # noqa: ARG001
+def draw_reconstruction(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:
     """The truth through the autoencoder and back: the model's own ceiling."""
     vae = pipe.vae
     x = _pixels(pairs.image[chunk]).to(vae.device, vae.dtype)
@@ -73,7 +74,7 @@ def draw_without_pose(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOption
     return _call(pipe, pairs, chunk, options, identities(pipe, pairs.reference[chunk]), posed=False)
 
 
-def draw_appearance_map(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:  # noqa: ARG001
+def draw_appearance_map(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:
     """The appearance map alone, on grey, as the pipeline's estimator sees the reference: the gate to beat."""
     found = identities(pipe, pairs.reference[chunk])
     pictures = np.full_like(pairs.image[chunk], 128)
@@ -91,18 +92,18 @@ def draw_appearance_map(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOpti
     return pictures
 
 
-def draw_blurred(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:  # noqa: ARG001
+def draw_blurred(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:
     """The truth blurred by two pixels: evaluators should still read it, and FID-mini should see it."""
     return np.stack([cv2.GaussianBlur(picture, (0, 0), 2.0) for picture in pairs.image[chunk]])
 
 
-def draw_recoloured(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:  # noqa: ARG001
+def draw_recoloured(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:
     """The truth with its person's channels exchanged: right pose and scene, wrong colours."""
     person = pairs.masks[chunk][..., None] > 0
     return np.where(person, np.roll(pairs.image[chunk], 1, axis=-1), pairs.image[chunk])
 
 
-def draw_swapped(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:  # noqa: ARG001
+def draw_swapped(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:
     """The next pair's truth: another person in another pose and scene."""
     return np.roll(pairs.image, -1, axis=0)[chunk]
 

@@ -14,14 +14,21 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
     """Complete checkpoints under `output_dir`, oldest first."""
-    found = [p for p in Path(output_dir).glob("checkpoint-*") if _NAME.fullmatch(p.name) and (p / STATE_FILE).is_file()]
+    found = [
+        p
+        for p in Path(output_dir).glob("checkpoint-*")
+        if _NAME.fullmatch(p.name) and (p / STATE_FILE).is_file()
+    ]
     return sorted(found, key=lambda p: int(p.name.split("-")[1]))
 
 
-def save_checkpoint(output_dir: str | Path, step: int, state: dict[str, Any], texts: dict[str, str], limit: int) -> Path:
+def save_checkpoint(
+    output_dir: str | Path, step: int, state: dict[str, Any], texts: dict[str, str], limit: int
+) -> Path:
     """Write `checkpoint-{step}` atomically and prune old ones down to `limit` (0 keeps all).
 
-    Everything goes into a hidden folder first, is flushed to disk and renamed: a kill at any moment leaves either
+    Everything goes into a hidden folder first, is flushed to disk and renamed: a kill at any moment leaves
+    either
     the whole checkpoint or none. `texts` maps file names to contents (the resolved config, for example).
 
     Raises:
@@ -66,8 +73,14 @@ def load_checkpoint(output_dir: str | Path, which: str) -> dict[str, Any] | None
     else:
         folder = Path(which)
         if not (folder / STATE_FILE).is_file():
-            raise ValueError(f"resume_from_checkpoint={which!r}: no {STATE_FILE} there; give a checkpoint-N folder or 'latest'.")
+            raise ValueError(
+                f"resume_from_checkpoint={which!r}: no {STATE_FILE} there; give a checkpoint-N folder or "
+                f"'latest'."
+            )
     try:
         return torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{folder / STATE_FILE} can't be read ({error}); remove that folder and resume from the one before.") from error
+        raise ValueError(
+            f"{folder / STATE_FILE} can't be read ({error}); remove that folder and resume from the one "
+            f"before."
+        ) from error

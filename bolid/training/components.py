@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+
 @dataclass
 class FrozenNetworks:
     """The parts of the pipeline that training of base and adapter leaves alone."""
@@ -34,16 +35,25 @@ def load_components(folder: str | Path, dtype: torch.dtype = torch.float32) -> F
     Raises:
         ValueError: one of them is missing; the message names the stage that makes it.
     """
-    from transformers import CLIPTextModel, CLIPVisionModel, CLIPTokenizer
+    from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
 
     from bolid.autoencoder import AvatarAutoencoder
     from bolid.estimator import PersonEstimator
 
     root = Path(folder)
-    makers = {"vae": "autoencoder", "image_encoder": "clip", "text_encoder": "clip", "tokenizer": "clip", "estimator": "estimator"}
+    makers = {
+        "vae": "autoencoder",
+        "image_encoder": "clip",
+        "text_encoder": "clip",
+        "tokenizer": "clip",
+        "estimator": "estimator",
+    }
     for name, stage in makers.items():
         if not (root / name).is_dir():
-            raise ValueError(f"{root} holds no {name!r}: train the stage {stage!r} and copy its export there (see model_card.md).")
+            raise ValueError(
+                f"{root} holds no {name!r}: train the stage {stage!r} and copy its export there (see "
+                f"model_card.md)."
+            )
     made: dict[str, Any] = {
         "vae": AvatarAutoencoder.from_pretrained(root / "vae", torch_dtype=dtype),
         "image_encoder": CLIPVisionModel.from_pretrained(root / "image_encoder", dtype=dtype),

@@ -1,4 +1,5 @@
-"""The schema of a training run: dataclasses, read from YAML and `a.b=c` overrides; unknown keys are errors."""
+"""The schema of a training run: dataclasses, read from YAML and `a.b=c` overrides; unknown keys are
+errors."""
 
 import dataclasses
 import difflib

@@ -12,7 +12,8 @@ class Rows:
 
     Args:
         columns: name -> array [N, ...]. uint8 arrays [N, H, W, 3] are pictures: batches hold them as float
-            [B, 3, H, W] in [-1, 1]. Every other array comes out as a tensor of its own dtype (float16 as float32).
+            [B, 3, H, W] in [-1, 1]. Every other array comes out as a tensor of its own dtype (float16 as
+            float32).
 
     Raises:
         ValueError: no rows, or columns of different lengths.

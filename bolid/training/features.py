@@ -19,6 +19,9 @@ from bolid.pose import PARTS, known
 from bolid.training.components import FrozenNetworks
 from bolid.training.data import Rows
 
+BATCH = 64
+"""Rows that go through the networks at once."""
+
 VARIANTS = 2
 """Appearance maps kept per row: one of all parts, one with parts faded or absent."""
 
@@ -26,8 +29,10 @@ VARIANTS = 2
 def random_strengths(count: int, rng: np.random.Generator) -> np.ndarray:
     """Part strengths [count, VARIANTS, 4] of the appearance maps.
 
-    The first map has every part, half of the time at 1 and else at one strength of 0.7 to 1 (what people use). In the
-    others each part is at 1 (45 %), absent (35 %) or anywhere between, and a fifth of them has one strength for all.
+    The first map has every part, half of the time at 1 and else at one strength of 0.7 to 1 (what people
+    use). In the
+    others each part is at 1 (45 %), absent (35 %) or anywhere between, and a fifth of them has one strength
+    for all.
     """
     shape = (count, VARIANTS, len(PARTS))
     kind, between = rng.random(shape), rng.random(shape)
@@ -39,37 +44,54 @@ def random_strengths(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 @torch.no_grad()
-def compute_features(rows: Mapping[str, np.ndarray], frozen: FrozenNetworks, seed: int, device: torch.device) -> dict[str, np.ndarray]:
+def compute_features(
+    rows: Mapping[str, np.ndarray], frozen: FrozenNetworks, seed: int, device: torch.device
+) -> dict[str, np.ndarray]:
     """Features of a chunk of avatar rows (see bolid.avatars.dataset.render_arrays for the columns).
 
-    Key-points and part masks of the reference come from the estimator, as they will when a user brings a picture;
+    Key-points and part masks of the reference come from the estimator, as they will when a user brings a
+    picture;
     those of the target are exact. Returns float16/uint8 arrays:
-    latents [N, C, h, w]; appearance [N, V, C + 1, h, w], the packed appearance maps; strengths [N, V, 4]; part_share [N, 4, h, w] (0-255) of the target's parts; patches [N, 4, L, D], present [N, 4];
+    latents [N, C, h, w]; appearance [N, V, C + 1, h, w], the packed appearance maps; strengths [N, V, 4];
+    part_share [N, 4, h, w] (0-255) of the target's parts; patches [N, 4, L, D], present [N, 4];
     prompt_patches [N, L, D] of the image prompt; keypoints [N, 18, 3]; caption_ids, plain_ids [N, T].
     """
     count = len(rows["image"])
     reference, image = _pictures(rows["reference"], device), _pictures(rows["image"], device)
     estimate = frozen.estimator.predict(np.asarray(rows["reference"]))
+    fast = torch.autocast(device.type, torch.bfloat16)
     parts = torch.as_tensor(estimate.parts, device=device)
     targets = torch.as_tensor(known(rows["keypoints"]), device=device)
     strengths = random_strengths(count, np.random.default_rng(seed))
     maps = []
     for variant in range(VARIANTS):
         faded = appearance_map(
-            reference, parts, torch.as_tensor(estimate.keypoints, device=device), targets, torch.as_tensor(strengths[:, variant], device=device)
+            reference,
+            parts,
+            torch.as_tensor(estimate.keypoints, device=device),
+            targets,
+            torch.as_tensor(strengths[:, variant], device=device),
         )
-        maps.append(pack_appearance(encode_latents(frozen.vae, faded[:, :3]), faded[:, 3:]))
+        with fast:
+            coded = encode_latents(frozen.vae, faded[:, :3]).float()
+        maps.append(pack_appearance(coded, faded[:, 3:]))
     crops, present = crop_parts(reference, parts, size=frozen.image_encoder.config.image_size)
     prompt = resize_whole(_pictures(rows["image_prompt"], device), frozen.image_encoder.config.image_size)
-    share = torch.stack([(torch.as_tensor(rows["masks"], device=device) == p + 1).float() for p in range(len(PARTS))], 1)
+    with fast:
+        latents = encode_latents(frozen.vae, image)
+        patches = part_patches(frozen.image_encoder, crops)
+        prompt_patches = part_patches(frozen.image_encoder, prompt)
+    share = torch.stack(
+        [(torch.as_tensor(rows["masks"], device=device) == p + 1).float() for p in range(len(PARTS))], 1
+    )
     return {
-        "latents": _half(encode_latents(frozen.vae, image)),
+        "latents": _half(latents),
         "appearance": _half(torch.stack(maps, 1)),
         "strengths": strengths.astype(np.float16),
         "part_share": _bytes(functional.avg_pool2d(share, 8)),
-        "patches": _half(part_patches(frozen.image_encoder, crops)),
+        "patches": _half(patches),
         "present": present.cpu().numpy(),
-        "prompt_patches": _half(whole_patches(frozen.image_encoder, prompt)),
+        "prompt_patches": _half(prompt_patches),
         "keypoints": targets.cpu().numpy(),
         "caption_ids": token_ids(frozen.tokenizer, list(rows["caption"])),
         "plain_ids": token_ids(frozen.tokenizer, list(rows["caption_without_identity"])),
@@ -82,13 +104,9 @@ def encode_latents(vae: Any, image: Tensor) -> Tensor:
 
 
 def resize_whole(image: Tensor, size: int) -> Tensor:
-    """The whole picture as the vision encoder's square [B, 3, size, size] (aspect not kept: nothing is cut off)."""
+    """The whole picture as the vision encoder's square [B, 3, size, size] (aspect not kept: nothing is cut
+    off)."""
     return functional.interpolate(image, (size, size), mode="bilinear", antialias=True)
-
-
-def whole_patches(vision: Any, image: Tensor) -> Tensor:
-    """Penultimate patch features [B, L, D] of square pictures [B, 3, S, S] in [-1, 1]."""
-    return vision(pixel_values=image, output_hidden_states=True).hidden_states[-2][:, 1:]
 
 
 def token_ids(tokenizer: Any, texts: list[str]) -> np.ndarray:
@@ -110,7 +128,11 @@ def _bytes(tensor: Tensor) -> np.ndarray:
 
 
 def cached_features(
-    chunks: Callable[[], Iterator[Mapping[str, np.ndarray]]], frozen: FrozenNetworks, key: str, cache_dir: str | Path, device: torch.device
+    chunks: Callable[[], Iterator[Mapping[str, np.ndarray]]],
+    frozen: FrozenNetworks,
+    key: str,
+    cache_dir: str | Path,
+    device: torch.device,
 ) -> dict[str, np.ndarray]:
     """Features of all chunks, from `cache_dir` when the same rows went through the same networks before.
 
@@ -120,8 +142,12 @@ def cached_features(
     file = Path(cache_dir) / f"features-{name}.npz"
     if not file.is_file():
         parts: list[dict[str, np.ndarray]] = []
-        for number, chunk in enumerate(tqdm(chunks(), desc="features", unit="chunk")):
-            parts.append(compute_features(chunk, frozen, seed=number, device=device))
+        with tqdm(desc="features", unit="row") as bar:
+            for chunk in chunks():
+                for low in range(0, len(chunk["image"]), BATCH):
+                    batch = {column: values[low : low + BATCH] for column, values in chunk.items()}
+                    parts.append(compute_features(batch, frozen, seed=bar.n, device=device))
+                    bar.update(len(batch["image"]))
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(f".{os.getpid()}.partial")
         with open(partial, "wb") as handle:

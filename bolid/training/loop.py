@@ -25,7 +25,8 @@ from bolid.training.data import Rows, batch_indices
 
 
 class Objective(Protocol):
-    """What a stage trains: an nn.Module whose forward gives scalar losses, with "loss" the one that is minimised."""
+    """What a stage trains: an nn.Module whose forward gives scalar losses, with "loss" the one that is
+    minimised."""
 
     models: dict[str, Any]  # name -> module with save_pretrained; exported under that name
 
@@ -47,13 +48,17 @@ class Run:
     def state(self) -> dict[str, Any]:
         """Tensors and numbers only, so that it loads with weights_only=True."""
         trainable = {n: p.detach() for n, p in self.objective.named_parameters() if p.requires_grad}
-        buffers = {n: b for n, b in self.objective.named_buffers() if n.split(".")[0] not in _frozen(self.objective)}
+        buffers = {
+            n: b for n, b in self.objective.named_buffers() if n.split(".")[0] not in _frozen(self.objective)
+        }
         return {
             "step": self.step,
             "parameters": trainable,
             "buffers": buffers,
             "optimizer": self.optimizer.state_dict(),
-            "schedule": {k: v for k, v in self.schedule.state_dict().items() if isinstance(v, (int, float, list))},
+            "schedule": {
+                k: v for k, v in self.schedule.state_dict().items() if isinstance(v, (int, float, list))
+            },
             "ema": self.ema.state_dict() if self.ema else None,
         }
 
@@ -66,7 +71,8 @@ class Run:
         ]
         if wrong:
             raise ValueError(
-                f"the checkpoint is of another architecture: {len(wrong)} weights differ, for example {wrong[0]!r}. "
+                f"the checkpoint is of another architecture: {len(wrong)} weights differ, for example "
+                f"{wrong[0]!r}. "
                 "Resume with the config that made it (config.yaml beside it), or choose another --output_dir."
             )
         with torch.no_grad():
@@ -84,14 +90,20 @@ class Run:
 
 def _frozen(objective: nn.Module) -> set[str]:
     """Names of the children without a trainable weight: they come from elsewhere and are not saved."""
-    return {n for n, child in objective.named_children() if not any(p.requires_grad for p in child.parameters())}
+    return {
+        n for n, child in objective.named_children() if not any(p.requires_grad for p in child.parameters())
+    }
 
 
 def build_run(objective: Any, config: TrainConfig) -> Run:
     """Optimiser, schedule and EMA around an objective's trainable parameters."""
     parameters = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.adam_weight_decay, fused=True
+        parameters,
+        lr=config.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=config.adam_weight_decay,
+        fused=True,
     )
     schedule = get_scheduler(
         config.lr_scheduler,
@@ -193,7 +205,8 @@ def save_picture(run: Run, rows: Rows, output: Path, device: torch.device, count
 def train(config: TrainConfig, objective: Any, rows: Rows, held_out: Rows) -> Path:
     """Train, checkpoint, resume, export; returns the folder of the exported models.
 
-    SIGTERM (a pre-emption) saves a checkpoint and ends the run; it goes on with `--resume_from_checkpoint latest`.
+    SIGTERM (a pre-emption) saves a checkpoint and ends the run; it goes on with `--resume_from_checkpoint
+    latest`.
     """
     from accelerate import Accelerator
 
@@ -212,11 +225,19 @@ def train(config: TrainConfig, objective: Any, rows: Rows, held_out: Rows) -> Pa
         run.ema.to(accelerator.device)
 
     def save() -> None:
-        save_checkpoint(output, run.step, run.state(), {"config.yaml": dump_config(config)}, config.checkpoints_total_limit)
+        save_checkpoint(
+            output,
+            run.step,
+            run.state(),
+            {"config.yaml": dump_config(config)},
+            config.checkpoints_total_limit,
+        )
 
     stopped = _stop_on_sigterm()
     started, first_step, saved_step = time.monotonic(), run.step, run.step
-    bar = tqdm(total=config.max_train_steps, initial=run.step, disable=not accelerator.is_main_process, unit="step")
+    bar = tqdm(
+        total=config.max_train_steps, initial=run.step, disable=not accelerator.is_main_process, unit="step"
+    )
     for losses in train_steps(run, rows, config, accelerator):
         speed = (run.step - first_step) * config.train_batch_size / (time.monotonic() - started)
         bar.update()

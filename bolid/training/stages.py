@@ -48,7 +48,9 @@ def avatar_rows(data: DataConfig, split: str, size: int, names: tuple[str, ...])
     }
 
 
-def _simple(objective: Callable[[Any], Any], options: type, columns: tuple[str, ...]) -> Callable[[TrainConfig], Built]:
+def _simple(
+    objective: Callable[[Any], Any], options: type, columns: tuple[str, ...]
+) -> Callable[[TrainConfig], Built]:
     """A stage whose objective needs its options alone and whose rows are plain columns."""
 
     def build_it(config: TrainConfig) -> Built:
@@ -179,9 +181,13 @@ def load_weights(objective: Any, folder: str | Path) -> None:
     for name, model in objective.models.items():
         source = Path(folder) / name
         if not source.is_dir():
-            raise ValueError(f"init_from={str(folder)!r}: no {name!r} there; give the export folder of an earlier run.")
+            raise ValueError(
+                f"init_from={str(folder)!r}: no {name!r} there; give the export folder of an earlier run."
+            )
         loaded = type(model).from_pretrained(source, torch_dtype=torch.float32)
         try:
             model.load_state_dict(loaded.state_dict())
         except RuntimeError as error:
-            raise ValueError(f"{source} is of another architecture: {str(error).splitlines()[-1].strip()}") from error
+            raise ValueError(
+                f"{source} is of another architecture: {str(error).splitlines()[-1].strip()}"
+            ) from error

@@ -81,7 +81,9 @@ class AutoencoderObjective(nn.Module):
             height, width = label.shape
             side = min(o.crop, height, width)
             if len(points):
-                point = points[int(torch.randint(len(points), ()))] + torch.randint(-side // 4, side // 4 + 1, (2,)).to(points.device)
+                point = points[int(torch.randint(len(points), ()))] + torch.randint(
+                    -side // 4, side // 4 + 1, (2,)
+                ).to(points.device)
                 y, x = (point - side // 2).tolist()
             else:
                 y, x = int(torch.randint(height - side + 1, ())), int(torch.randint(width - side + 1, ()))
@@ -91,11 +93,16 @@ class AutoencoderObjective(nn.Module):
         return torch.stack(images).contiguous(memory_format=torch.channels_last), torch.stack(labels)
 
     def evaluate(self, batch: dict[str, Tensor]) -> dict[str, float]:
-        """Held-out PSNR in dB over whole pictures: everything, person pixels, head pixels (squared errors pooled)."""
+        """Held-out PSNR in dB over whole pictures: everything, person pixels, head pixels (squared errors
+        pooled)."""
         sample = self.vae(batch["image"]).clamp(-1, 1)
         error = (sample - batch["image"]).square().mean(1)
         parts = batch["masks"]
-        return {"psnr": psnr(error.mean()), "psnr_person": psnr(error[parts > 0].mean()), "psnr_head": psnr(error[parts == 1].mean())}
+        return {
+            "psnr": psnr(error.mean()),
+            "psnr_person": psnr(error[parts > 0].mean()),
+            "psnr_head": psnr(error[parts == 1].mean()),
+        }
 
     def finish(self, rows: Rows) -> None:
         """Whiten the latents over training pictures: what diffusion models expect."""

@@ -226,7 +226,7 @@ class ClipObjective(nn.Module):
     def layout_loss(self, pooled: Tensor, patches: Tensor, masks: Tensor) -> Tensor:
         """Which part shows where, of which poses are made: pose words alone taught nothing in 200 steps.
 
-        Each patch [B,L,D] tells its own part, the pooled output [B,D] that of all patches; masks uint8 [B,H,W].
+        Each patch [B,L,D] tells its own part, the pooled output [B,D] those of all; masks uint8 [B,H,W].
         """
         side = self.options.image_size // self.options.patch_size
         shares = F.one_hot(masks.long(), LABELS).permute(0, 3, 1, 2).float()

@@ -20,8 +20,12 @@ from bolid.training.components import load_components
 class DiffusionOptions:
     """Options of the diffusion stage."""
 
-    components: str = "runs/mini-components"  # folder of the frozen vae, text_encoder, tokenizer, image_encoder, estimator
-    base: str | None = None  # folder with a trained `unet`: its weights are frozen and the adapter alone learns
+    components: str = (
+        "runs/mini-components"  # folder of the frozen vae, text_encoder, tokenizer, image_encoder, estimator
+    )
+    base: str | None = (
+        None  # folder with a trained `unet`: its weights are frozen and the adapter alone learns
+    )
     block_out_channels: tuple[int, ...] = (96, 128, 128)  # of a new UNet, finest level first
     layers_per_block: int = 1  # of a new UNet
     attention_head_counts: tuple[int, ...] = (3, 4, 4)  # heads (not widths) per level
@@ -43,7 +47,8 @@ class DiffusionOptions:
 
 
 def mini_scheduler() -> DDIMScheduler:
-    """v-prediction on a schedule that ends in pure noise: few-step sampling sees in training what it meets later."""
+    """v-prediction on a schedule that ends in pure noise: few-step sampling sees in training what it meets
+    later."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="scaled_linear",
@@ -54,13 +59,16 @@ def mini_scheduler() -> DDIMScheduler:
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,
+        steps_offset=1,  # stock pipelines insist on it; trailing spacing does not use it
     )
 
 
 def mini_unet(options: DiffusionOptions, latent_channels: int, text_dim: int) -> UNet2DConditionModel:
-    """The UNet of bolid-mini: cross-attention at every level, self-attention where it is cheap (not at the finest).
+    """The UNet of bolid-mini: cross-attention at every level, self-attention where it is cheap (not at the
+    finest).
 
-    `addition_embed_type="text"` adds the attention-pooled prompt to the time embedding; a stock SD 1.5 pipeline
+    `addition_embed_type="text"` adds the attention-pooled prompt to the time embedding; a stock SD 1.5
+    pipeline
     drives it without extra arguments.
     """
     levels = len(options.block_out_channels)
@@ -82,16 +90,21 @@ def mini_unet(options: DiffusionOptions, latent_channels: int, text_dim: int) ->
 
 
 class DiffusionObjective(nn.Module):
-    """[Eq. 2] L_rec on latents, as a min-SNR-weighted error of v, over rows whose conditions are dropped at random.
+    """[Eq. 2] L_rec on latents, as a min-SNR-weighted error of v, over rows whose conditions are dropped at
+    random.
 
-    The error in ε is that of v times a factor of t alone (ε − ε̂ = √ᾱ_t (v − v̂)); with w = min(SNR, γ)/(SNR + 1)
+    The error in ε is that of v times a factor of t alone (ε − ε̂ = √ᾱ_t (v − v̂)); with w = min(SNR, γ)/(SNR
+    + 1)
     on v, what is minimised is Eq. 2 weighted by min(SNR, γ)/SNR.
 
     Args:
-        text_encoder: frozen; empty_ids: token ids [T] of the empty prompt; vae: frozen, for pictures of samples only.
+        text_encoder: frozen; empty_ids: token ids [T] of the empty prompt; vae: frozen, for pictures of
+        samples only.
     """
 
-    def __init__(self, options: DiffusionOptions, vae: Any, text_encoder: Any, empty_ids: Tensor, vision_dim: int):
+    def __init__(
+        self, options: DiffusionOptions, vae: Any, text_encoder: Any, empty_ids: Tensor, vision_dim: int
+    ):
         super().__init__()
         self.options = options
         self.vae, self.text_encoder = vae.requires_grad_(False), text_encoder.requires_grad_(False)
@@ -101,7 +114,9 @@ class DiffusionObjective(nn.Module):
         if options.base is None:
             self.unet = mini_unet(options, channels, text_encoder.config.hidden_size)
         else:
-            self.unet = UNet2DConditionModel.from_pretrained(Path(options.base) / "unet", torch_dtype=torch.float32)
+            self.unet = UNet2DConditionModel.from_pretrained(
+                Path(options.base) / "unet", torch_dtype=torch.float32
+            )
             self.unet.requires_grad_(False)
         self.adapter = BoLIDAdapter.for_unet(
             self.unet,
@@ -120,12 +135,16 @@ class DiffusionObjective(nn.Module):
         inputs, text = self.draw_conditions(batch)
         latents = batch["latents"]
         noise = torch.randn_like(latents)
-        steps = torch.randint(self.scheduler.config.num_train_timesteps, (len(latents),), device=latents.device)
+        steps = torch.randint(
+            self.scheduler.config.num_train_timesteps, (len(latents),), device=latents.device
+        )
         error, weight = self._error(latents, noise, steps, text, inputs)
         per_pixel = error * self._pixel_weight(batch["part_share"])
         return {"loss": (weight * per_pixel.mean((1, 2, 3))).mean(), "v_error": error.mean().detach()}
 
-    def _error(self, latents: Tensor, noise: Tensor, steps: Tensor, text: Tensor, inputs: AdapterInputs) -> tuple[Tensor, Tensor]:
+    def _error(
+        self, latents: Tensor, noise: Tensor, steps: Tensor, text: Tensor, inputs: AdapterInputs
+    ) -> tuple[Tensor, Tensor]:
         """Squared error of v [B, C, h, w] and its min-SNR weight [B]."""
         noisy = self.scheduler.add_noise(latents, noise, steps)  # pyright: ignore[reportArgumentType]
         target = self.scheduler.get_velocity(latents, noise, steps)  # pyright: ignore[reportArgumentType]
@@ -136,7 +155,8 @@ class DiffusionObjective(nn.Module):
         return (prediction.float() - target).square(), snr.clamp(max=self.options.snr_gamma) / (snr + 1)
 
     def _pixel_weight(self, part_share: Tensor) -> Tensor:
-        """[B, 1, h, w] of mean 1 per row, from the share of each part in each latent pixel, uint8 [B, 4, h, w]."""
+        """[B, 1, h, w] of mean 1 per row, from the share of each part in each latent pixel, uint8 [B, 4, h,
+        w]."""
         share = part_share.float() / 255
         o = self.options
         weight = 1 + (o.person_weight - 1) * share.sum(1) + (o.head_weight - o.person_weight) * share[:, 0]
@@ -155,7 +175,9 @@ class DiffusionObjective(nn.Module):
         plain = chance(o.plain_share) & ~no_identity
         variant = torch.randint(batch["appearance"].shape[1], (count,), device=device)
         inputs = self.inputs(batch, variant)
-        inputs = AdapterInputs(**{**inputs.__dict__, "appearance": inputs.appearance.masked_fill(no_map.view(-1, 1, 1, 1), 0)})
+        inputs = AdapterInputs(
+            **{**inputs.__dict__, "appearance": inputs.appearance.masked_fill(no_map.view(-1, 1, 1, 1), 0)}
+        )
         inputs = inputs.without_identity(no_identity).without_pose(no_pose).without_image(no_image)
         # an image prompt must be able to set the scene alone: half of those rows lose their words
         no_text |= ~no_image & chance(0.5)
@@ -164,7 +186,8 @@ class DiffusionObjective(nn.Module):
         return inputs, self.encode_text(ids)
 
     def inputs(self, batch: dict[str, Tensor], variant: Tensor) -> AdapterInputs:
-        """All conditions of the rows, nothing dropped; `variant` [B] chooses the appearance map (0: all parts)."""
+        """All conditions of the rows, nothing dropped; `variant` [B] chooses the appearance map (0: all
+        parts)."""
         rows = torch.arange(len(variant), device=variant.device)
         height, width = (8 * side for side in batch["latents"].shape[-2:])
         drawn = skeleton_map(batch["keypoints"].cpu().numpy(), height, width)
@@ -192,12 +215,17 @@ class DiffusionObjective(nn.Module):
         inputs = inputs.without_image()
         full, _ = self._error(latents, noise, steps, self.encode_text(batch["plain_ids"]), inputs)
         alone, _ = self._error(
-            latents, noise, steps, self.encode_text(batch["caption_ids"]), inputs.without_identity().without_pose()
+            latents,
+            noise,
+            steps,
+            self.encode_text(batch["caption_ids"]),
+            inputs.without_identity().without_pose(),
         )
         return {"v_error": float(full.mean()), "v_error_text_only": float(alone.mean())}
 
     def complete(self, folder: Path) -> None:
-        """Turn an export of unet and adapter into a whole pipeline that `BoLIDPipeline.from_pretrained` opens."""
+        """Turn an export of unet and adapter into a whole pipeline that `BoLIDPipeline.from_pretrained`
+        opens."""
         from bolid.pipeline import BoLIDPipeline
 
         frozen = load_components(self.options.components, torch.float16)
@@ -217,18 +245,24 @@ class DiffusionObjective(nn.Module):
 
     @torch.no_grad()
     def picture(self, batch: dict[str, Tensor]) -> np.ndarray:
-        """A validation grid, uint8 [H, W, 3]; a column a row of the batch: map | skeleton | pose given | tokens only | truth."""
+        """A validation grid, uint8 [H, W, 3]; a column a row of the batch: map | skeleton | pose given |
+        tokens only | truth."""
         o, count = self.options, len(batch["latents"])
-        inputs = self.inputs(batch, torch.zeros(count, dtype=torch.long, device=batch["latents"].device)).without_image()
+        inputs = self.inputs(
+            batch, torch.zeros(count, dtype=torch.long, device=batch["latents"].device)
+        ).without_image()
         text, empty = self.encode_text(batch["plain_ids"]), self.encode_text(self.empty_ids.expand(count, -1))
         noise = torch.randn_like(batch["latents"])
 
         def sample(given: AdapterInputs) -> Tensor:
             guidance = (o.grid_guidance, empty, self.adapter.conditions(given.negative()))
-            latents = roll_out(self.unet, self.scheduler, noise, text, self.adapter.conditions(given), o.grid_steps, guidance)
+            latents = roll_out(
+                self.unet, self.scheduler, noise, text, self.adapter.conditions(given), o.grid_steps, guidance
+            )
             return self.vae.decode(latents.float()).sample
 
-        assert inputs.skeleton is not None and inputs.appearance is not None
+        assert inputs.skeleton is not None
+        assert inputs.appearance is not None
         bands = [
             self.vae.decode(inputs.appearance[:, :-1]).sample,
             inputs.skeleton * 2 - 1,
