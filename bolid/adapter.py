@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
@@ -122,6 +122,8 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
 
     _supports_gradient_checkpointing = False
 
+    config: Any  # made by ConfigMixin from the arguments
+
     @register_to_config
     def __init__(
         self,
@@ -169,11 +171,11 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
                 `latent_channels` its input channels, `body_channels` a third of its channels (rounded to 8).
         """
         found = cross_attentions(unet)
-        config = unet.config
+        config: Any = unet.config
         widths = [max(8, round(width / 3 / 8) * 8) for width in config.block_out_channels]
         settings: dict[str, Any] = {"latent_channels": config.in_channels, "body_channels": tuple(widths)}
         first = next(iter(found.values()))
-        settings["token_dim"] = first.to_k.in_features
+        settings["token_dim"] = _linear(first.to_k).in_features
         deepest = len(config.block_out_channels) - 1
         table = [
             {"name": name, "dim": attn.inner_dim, "heads": attn.heads, "level": _level(name, deepest)}
@@ -188,7 +190,7 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
         """Starts keys and values from the text's where the token widths agree, as IP-Adapter does."""
         for name, attn in cross_attentions(unet).items():
             layer = self.layers[_key(name)]
-            for target, source in (("k", attn.to_k), ("v", attn.to_v)):
+            for target, source in (("k", _linear(attn.to_k)), ("v", _linear(attn.to_v))):
                 for group in ("id", "image"):
                     weight = getattr(layer, f"to_{target}_{group}").weight
                     if weight.shape == source.weight.shape:
@@ -198,6 +200,9 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
     def layer_names(self) -> tuple[str, ...]:
         """The UNet's names of the layers served."""
         return tuple(row["name"] for row in self.config.layer_table)
+
+    def _layer(self, name: str) -> IdentityAttention:
+        return cast(IdentityAttention, self.layers[_key(name)])
 
     def attach(self, unet: UNet2DConditionModel, matmul: bool = False) -> None:
         """Makes the UNet listen to conditions; matmul=True for training on a CPU. See `attention.attach`."""
@@ -281,19 +286,24 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
         if inputs.tokens is not None:
             groups.append(self._identity_group(inputs))
         if inputs.image_tokens is not None:
+            assert inputs.image_strength is not None  # filled in above
             groups.append(self._image_group(inputs.image_tokens, inputs.image_strength))
         return Conditions(sizes.pop(), tuple(groups), self._body(inputs))
 
     def _identity_group(self, inputs: AdapterInputs) -> TokenGroup:
+        assert inputs.tokens is not None
+        assert inputs.strength is not None
+        assert inputs.token_present is not None
+        assert inputs.part_ids is not None
         scale, bias = part_scale(inputs.strength, inputs.token_present, inputs.part_ids)
         zeros = self.config.zero_tokens
         pairs = {
-            name: self.layers[_key(name)].identity(inputs.tokens, scale, zeros) for name in self.layer_names
+            name: self._layer(name).identity(inputs.tokens, scale, zeros) for name in self.layer_names
         }
         return _group(pairs, torch.nn.functional.pad(bias, (0, zeros)))
 
     def _image_group(self, tokens: Tensor, scale: Tensor) -> TokenGroup:
-        pairs = {name: self.layers[_key(name)].image(tokens, scale) for name in self.layer_names}
+        pairs = {name: self._layer(name).image(tokens, scale) for name in self.layer_names}
         return _group(pairs, tokens.new_zeros(tokens.shape[:2]))
 
     def _body(self, inputs: AdapterInputs) -> dict[str, Tensor]:
@@ -302,9 +312,14 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
             return {}
         levels = [f.flatten(2).transpose(1, 2) for f in self.body_net(inputs.skeleton, inputs.appearance)]
         return {
-            row["name"]: self.layers[_key(row["name"])].residual(levels[row["level"]], inputs.pose_strength)
+            row["name"]: self._layer(row["name"]).residual(levels[row["level"]], inputs.pose_strength)
             for row in self.config.layer_table
         }
+
+
+def _linear(projection: Any) -> nn.Linear:
+    """A projection of diffusers' Attention, whose types say that it may be missing."""
+    return projection
 
 
 def _group(pairs: dict[str, tuple[Tensor, Tensor]], bias: Tensor) -> TokenGroup:

@@ -93,14 +93,27 @@ class Canvas:
     def finish(self, source: Reference) -> tuple[Tensor, Tensor]:
         """Sample the reference once. Returns rgb [B, 3, H, W] and part uint8 [B, H, W]."""
         size = (len(self.x), self.height, self.width)
-        grid = torch.stack([self.x * (2 / self.width) - 1, self.y * (2 / self.height) - 1], -1).view(*size, 2)
-        sampled = F.grid_sample(source.picture, grid, padding_mode="border", align_corners=False)
-        rgb = sampled[:, :3] / sampled[:, 3:].clamp_min(1e-3)  # only the person's pixels count: no halo
-        person, place = (self.code >= 8).nonzero(as_tuple=True)
-        rgb.flatten(2)[person, :, place] = source.shade[person, self.code[person, place] // 8 - 1]
+        where = self.code.flatten().nonzero().squeeze(1)
+        code, person = self.code.flatten()[where], where // (self.height * self.width)
+        colour = self._sample(source.texture, where, person)
+        shade = source.shade.flatten(0, 1)[person * source.shade.shape[1] + (code // 8 - 1).clamp_min(0)]
+        rgb = torch.zeros(self.code.numel(), 3, device=colour.device)
+        rgb[where] = torch.where((code >= 8)[:, None], shade, colour).clamp(-1, 1)
         part = (self.code % 8).view(size)
         part = part * _not_specks(part)
-        return (rgb * (part > 0).unsqueeze(1)).clamp(-1, 1), part.to(torch.uint8)
+        return rgb.view(*size, 3).permute(0, 3, 1, 2) * (part > 0).unsqueeze(1), part.to(torch.uint8)
+
+    def _sample(self, texture: Tensor, where: Tensor, person: Tensor) -> Tensor:
+        """Bilinear colours [N, 3] for N of the batch's pixels. Only the person's pixels count: no halo."""
+        x, y = self.x.flatten()[where] - 0.5, self.y.flatten()[where] - 0.5
+        left, top = x.floor(), y.floor()
+        total = torch.zeros(len(where), 4, device=texture.device)
+        for column, share_x in ((left, 1 - (x - left)), (left + 1, x - left)):
+            for row, share_y in ((top, 1 - (y - top)), (top + 1, y - top)):
+                column, row = column.clamp(0, self.width - 1), row.clamp(0, self.height - 1)
+                index = person * (self.height * self.width) + (row * self.width + column).long()
+                total += texture[index] * (share_x * share_y)[:, None]
+        return total[:, :3] / total[:, 3:].clamp_min(1e-3)
 
 
 def _not_specks(part: Tensor) -> Tensor:

@@ -99,13 +99,13 @@ class AlongBone:
 class Reference:
     """A reference picture taken apart.
 
-    picture: [B, 4, H, W], RGB times inside, inside (1 on the person); tag: uint8 [B, H*W], label + 8 * limb
+    texture: [B * H*W, 4], RGB times inside, inside (1 on the person); tag: uint8 [B, H*W], label + 8 * limb
     id; area: [B, IDS] pixels of each limb over what its shape would hold; shade: [B, IDS * BINS, 3] mean
     colour along each limb; shade_part: [B, IDS * BINS] the part label there (0: no colour is known).
     """
 
     body: Body
-    picture: Tensor
+    texture: Tensor
     tag: Tensor
     area: Tensor
     shade: Tensor
@@ -116,11 +116,11 @@ class Reference:
         height, width = picture.shape[2:]
         body, label = body_of(keypoints, height, width), parts.flatten(1)
         limb, place = _assign(body, label, height, width)
-        inside = (parts > 0).unsqueeze(1).to(picture.dtype)
+        inside = (label > 0).unsqueeze(-1).to(picture.dtype)
+        texture = F.pad(picture.flatten(2).transpose(1, 2), (0, 1), value=1.0).mul_(inside).flatten(0, 1)
         cell = ((limb * BINS + place) * 5 + label).long()
-        area, shade, shade_part = _shades(body, cell, label, picture.flatten(2))
-        tag = (label + 8 * limb).to(torch.uint8)
-        return cls(body, torch.cat([picture * inside, inside], 1), tag, area, shade, shade_part)
+        area, shade, shade_part = _shades(body, cell, label, texture)
+        return cls(body, texture, (label + 8 * limb).to(torch.uint8), area, shade, shade_part)
 
 
 def _assign(body: Body, label: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -189,15 +189,15 @@ def torso_coordinates(body: Body, window: Window) -> tuple[Tensor, Tensor, Tenso
     return share, -aside, width, length
 
 
-def _shades(body: Body, cell: Tensor, label: Tensor, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _shades(body: Body, cell: Tensor, label: Tensor, texture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean colours along the limbs, see Reference. Empty places take the nearest known one of the same limb,
-    else of the mirror limb. cell [B, H*W]: (limb, bin, label) as one number; picture [B, 3, H*W].
+    else of the mirror limb. cell [B, H*W]: (limb, bin, label) as one number; texture as in Reference.
     """
     batch = len(cell)
-    person, place = label.nonzero(as_tuple=True)
-    colour = F.pad(picture[person, :, place], (0, 1), value=1.0)
-    sums = colour.new_zeros(batch * IDS * BINS * 5, 4)
-    sums.index_add_(0, person * (IDS * BINS * 5) + cell[person, place], colour)
+    where = label.flatten().nonzero().squeeze(1)
+    sums = texture.new_zeros(batch * IDS * BINS * 5, 4)
+    rows = where // cell.shape[1] * (IDS * BINS * 5) + cell.flatten()[where]
+    sums.index_add_(0, rows, texture[where])
     sums = sums.view(batch, IDS, BINS, 5, 4)
     area = sums[..., 3].sum((2, 3)) / _expected_area(body)
     mirror = [0, *(limb.mirror for limb in LIMBS), TORSO, HEAD_ID, LOOSE]

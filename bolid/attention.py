@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -242,7 +243,7 @@ class IdentityAttnProcessor:
             for group in ip_hidden_states.groups:
                 hidden_states = hidden_states + group.attend(query, self.layer)
         hidden_states = hidden_states.transpose(1, 2).flatten(2).to(query.dtype)  # [B, HW, heads · d]
-        hidden_states = attn.to_out[1](attn.to_out[0](hidden_states))
+        hidden_states = attn.to_out[1](attn.to_out[0](hidden_states))  # pyright: ignore[reportOptionalSubscript]
         if ip_hidden_states is not None and self.layer in ip_hidden_states.body:
             hidden_states = _add_body(hidden_states, ip_hidden_states.body[self.layer])
         if attn.residual_connection:
@@ -260,6 +261,8 @@ class IdentityAttnProcessor:
         if mask is not None:
             mask = attn.prepare_attention_mask(mask, text.shape[1], text.shape[0])
             mask = mask.view(text.shape[0], attn.heads, -1, mask.shape[-1])
+        assert attn.to_k is not None
+        assert attn.to_v is not None
         key, value = _heads(attn, attn.to_k(text), attn.norm_k), _heads(attn, attn.to_v(text), None)
         if not self.matmul:
             return F.scaled_dot_product_attention(
@@ -297,11 +300,13 @@ def _add_body(hidden_states: Tensor, body: Tensor) -> Tensor:
 
 def cross_attentions(unet: UNet2DConditionModel) -> dict[str, Attention]:
     """The text cross-attentions (`attn2`) by layer name, in the order of the UNet's modules."""
-    return {name: module for name, module in unet.named_modules() if name.endswith(".attn2")}
+    modules: Any = unet.named_modules()
+    return {name: module for name, module in modules if name.endswith(".attn2")}
 
 
 def _self_attentions(unet: UNet2DConditionModel) -> list[Attention]:
-    return [module for name, module in unet.named_modules() if name.endswith(".attn1")]
+    modules: Any = unet.named_modules()
+    return [module for name, module in modules if name.endswith(".attn1")]
 
 
 def attach(unet: UNet2DConditionModel, layers: Iterable[str], matmul: bool = False) -> None:
@@ -324,7 +329,7 @@ def attach(unet: UNet2DConditionModel, layers: Iterable[str], matmul: bool = Fal
             "The UNet's projections are fused: call unet.unfuse_qkv_projections() before attaching."
         )
     for name in layers:
-        found[name].set_processor(IdentityAttnProcessor(name, matmul))
+        found[name].set_processor(IdentityAttnProcessor(name, matmul))  # pyright: ignore[reportArgumentType]
     if matmul:
         for attn in _self_attentions(unet):
             attn.set_processor(AttnProcessor())
@@ -334,7 +339,7 @@ def detach(unet: UNet2DConditionModel) -> None:
     """Puts the stock AttnProcessor2_0 back wherever `attach` replaced it."""
     for attn in (*cross_attentions(unet).values(), *_self_attentions(unet)):
         if isinstance(attn.processor, IdentityAttnProcessor | AttnProcessor):
-            attn.set_processor(AttnProcessor2_0())
+            attn.set_processor(AttnProcessor2_0())  # pyright: ignore[reportArgumentType]
 
 
 def require_attached(unet: UNet2DConditionModel, layers: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,7 @@ class BodyNet(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = False
+    config: Any  # made by ConfigMixin from the arguments
 
     @register_to_config
     def __init__(
@@ -121,6 +123,6 @@ def pack_appearance(latents: Tensor, coverage: Tensor) -> Tensor:
     Returns:
         [B, L + 1, h, w]; rows whose coverage is 0 everywhere are zeros throughout ("no map").
     """
-    coverage = F.adaptive_avg_pool2d(coverage.to(latents.dtype), latents.shape[-2:])
+    coverage = F.adaptive_avg_pool2d(coverage.to(latents.dtype), (latents.shape[-2], latents.shape[-1]))
     drawn = (coverage.amax(dim=(1, 2, 3), keepdim=True) > 0).to(latents.dtype)
     return torch.cat([latents * drawn, coverage], dim=1)

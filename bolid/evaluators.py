@@ -277,7 +277,7 @@ def _quarter(x: Tensor) -> Tensor:
 def _masked_distance(p: Tensor, q: Tensor, masks: Tensor) -> Tensor:
     """Mean over each mask [B, K, H, W] of ||p/|p| - q/|q|||^2 over channels, p, q [B, C, h, w] -> [B, K]."""
     distance = (F.normalize(p.float(), dim=1) - F.normalize(q.float(), dim=1)).square().sum(1)  # [B, h, w]
-    weight = F.adaptive_avg_pool2d(masks, tuple(p.shape[-2:]))
+    weight = F.adaptive_avg_pool2d(masks, (p.shape[-2], p.shape[-1]))
     return (weight * distance[:, None]).sum((2, 3)) / weight.sum((2, 3))  # 0 / 0 = NaN: no such part
 
 

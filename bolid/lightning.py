@@ -23,7 +23,7 @@ def roll_out(
     type and
     spacing; a fresh one is made of it, so nothing shared is changed.
     """
-    schedule = DDIMScheduler.from_config(scheduler.config)
+    schedule: Any = DDIMScheduler.from_config(scheduler.config)
     schedule.set_timesteps(steps, device=noise.device)
     latents = noise
     for t in schedule.timesteps:

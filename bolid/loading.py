@@ -37,7 +37,8 @@ class LoadingMixin:
         if "torch_dtype" not in kwargs:
             kwargs.setdefault("dtype", torch.float32)
         family = _family(source, _read_index(cls, source, kwargs), cls)
-        return super(LoadingMixin, family).from_pretrained(source, **kwargs)
+        stock: Any = super(LoadingMixin, family)  # the diffusers class that `family` mixes this into
+        return stock.from_pretrained(source, **kwargs)
 
     def load_bolid_adapter(self, source: str | os.PathLike[str], **kwargs: Any) -> None:
         """Add an adapter to a plain base: the folders `adapter`, and `image_encoder` and `estimator` where

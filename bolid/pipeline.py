@@ -12,7 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from diffusers import ConfigMixin, ModelMixin, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from transformers import CLIPImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 import bolid.inputs as inputs
@@ -141,9 +144,9 @@ class BoLIDMixin(ConditioningMixin, LoadingMixin):
             kwargs["cross_attention_kwargs"] = {**passed, **conditions.kwargs()}
         run = copy.copy(self)
         run.scheduler = type(self.scheduler).from_config(self.scheduler.config)
-        return super(BoLIDMixin, run).__call__(
-            height=request.height, width=request.width, num_images_per_prompt=per_row, **kwargs
-        )
+        stock = super(BoLIDMixin, run).__call__  # pyright: ignore[reportAttributeAccessIssue]
+        size = {"height": request.height, "width": request.width}
+        return stock(num_images_per_prompt=per_row, **size, **kwargs)
 
 
 class BoLIDPipeline(BoLIDMixin, StableDiffusionPipeline):
@@ -171,10 +174,18 @@ class BoLIDPipeline(BoLIDMixin, StableDiffusionPipeline):
         default_steps: int = 50,
         default_guidance_scale: float = 7.5,
     ) -> None:
-        super().__init__(
-            vae, text_encoder, tokenizer, unet, scheduler, safety_checker, feature_extractor, image_encoder,
-            requires_safety_checker,
-        )  # fmt: skip
+        stock: dict[str, Any] = {
+            "vae": vae,
+            "text_encoder": text_encoder,
+            "tokenizer": tokenizer,
+            "unet": unet,
+            "scheduler": scheduler,
+            "safety_checker": safety_checker,
+            "feature_extractor": feature_extractor,
+            "image_encoder": image_encoder,
+            "requires_safety_checker": requires_safety_checker,
+        }
+        super().__init__(**stock)
         self.register_modules(adapter=adapter, estimator=estimator)
         self.register_to_config(default_steps=default_steps, default_guidance_scale=default_guidance_scale)
         self._listen()

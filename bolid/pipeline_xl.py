@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from diffusers import ConfigMixin, ModelMixin, StableDiffusionXLPipeline, UNet2DConditionModel
+from typing import Any
+
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 from transformers import CLIPImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from bolid.adapter import BoLIDAdapter
@@ -41,10 +46,20 @@ class BoLIDXLPipeline(BoLIDMixin, StableDiffusionXLPipeline):
         default_steps: int = 50,
         default_guidance_scale: float = 5.0,
     ) -> None:
-        super().__init__(
-            vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2, unet, scheduler, image_encoder,
-            feature_extractor, force_zeros_for_empty_prompt, add_watermarker,
-        )  # fmt: skip
+        stock: dict[str, Any] = {
+            "vae": vae,
+            "text_encoder": text_encoder,
+            "text_encoder_2": text_encoder_2,
+            "tokenizer": tokenizer,
+            "tokenizer_2": tokenizer_2,
+            "unet": unet,
+            "scheduler": scheduler,
+            "image_encoder": image_encoder,
+            "feature_extractor": feature_extractor,
+            "force_zeros_for_empty_prompt": force_zeros_for_empty_prompt,
+            "add_watermarker": add_watermarker,
+        }
+        super().__init__(**stock)
         self.register_modules(adapter=adapter, estimator=estimator)
         self.register_to_config(default_steps=default_steps, default_guidance_scale=default_guidance_scale)
         self._listen()

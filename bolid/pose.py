@@ -46,8 +46,8 @@ LIMBS = (
 # OpenPose's colours: joint i and limb i share the hue 20 degrees x i; limbs are drawn at 0.6 of it.
 COLOURS = (
     (255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0), (0, 255, 0),
-    (0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255), (0, 0, 255), (85, 0, 255), (170, 0, 255),
-    (255, 0, 255), (255, 0, 170), (255, 0, 85),
+    (0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255), (0, 0, 255), (85, 0, 255),
+    (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85),
 )  # fmt: skip
 DRAWN = 0.05  # confidence above which a joint is drawn
 SEEN = 0.75  # confidence from which a joint is drawn at full brightness
@@ -252,7 +252,8 @@ _BONES: Mapping[str, tuple[float, tuple[tuple[int, int], ...]]] = MappingProxyTy
 _TREE = (
     (18, 8, None), (18, 11, None), (8, 9, "thigh"), (9, 10, "shin"), (11, 12, "thigh"), (12, 13, "shin"),
     (18, 1, "torso"), (1, 2, "shoulders"), (1, 5, "shoulders"), (2, 3, "arm"), (3, 4, "forearm"),
-    (5, 6, "arm"), (6, 7, "forearm"), (1, 0, None), (0, 14, None), (0, 15, None), (14, 16, None), (15, 17, None),
+    (5, 6, "arm"), (6, 7, "forearm"), (1, 0, None), (0, 14, None), (0, 15, None), (14, 16, None),
+    (15, 17, None),
 )  # fmt: skip
 
 

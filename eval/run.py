@@ -89,7 +89,7 @@ def load_evaluators(folder: str, device: str) -> Evaluators:
         )
     pose = PoseEvaluator.from_pretrained(Path(folder) / "pose", dtype=torch.float32)
     appearance = AppearanceEvaluator.from_pretrained(Path(folder) / "appearance", dtype=torch.float32)
-    return Evaluators(pose.to(device).eval(), appearance.to(device).eval())
+    return Evaluators(pose.to(device).eval(), appearance.to(device).eval())  # pyright: ignore[reportArgumentType]
 
 
 def weights_hash(source: str) -> str:

@@ -6,5 +6,5 @@ python3 -m venv .venv
 .venv/bin/python -m pip install --quiet --editable ".[test]"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/basedpyright --level error
+.venv/bin/basedpyright --pythonpath .venv/bin/python --level error
 HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=passive .venv/bin/python -m pytest "$@"

@@ -140,25 +140,32 @@ class _Raster:
 
     def draw(self, shape: Shape, fill: Colour | None, outline: Colour | None) -> None:
         """Draws one shape with these colours (the picture's, or tags)."""
-        if shape.kind == "polygon":
-            self._polygon(shape, fill, outline)
+        points = shape.points
+        if points is None:
+            self._whole(shape.kind, fill, outline)
+        elif shape.kind == "polygon":
+            self._polygon(shape, points, fill, outline)
         elif shape.kind == "circle":
-            self._circle(shape, fill, outline)
+            self._circle(shape, points, fill, outline)
         elif shape.kind == "line":
+            assert fill is not None
             thickness = max(1, round(shape.width * self.scale))
-            cv2.polylines(
-                self._target, self._fixed(shape.points), False, fill, thickness, self.line_type, SHIFT
-            )
+            cv2.polylines(self._target, self._fixed(points), False, fill, thickness, self.line_type, SHIFT)
         elif shape.kind == "clip":
-            self._open_layer(shape.points)
-        elif shape.kind == "unclip":
+            self._open_layer(points)
+        elif shape.kind == "shadow":
+            self._shadow(points)
+
+    def _whole(self, kind: str, fill: Colour | None, outline: Colour | None) -> None:
+        """The operations without points: the end of a clip, and the gradient over the frame."""
+        if kind == "unclip":
+            assert self._base is not None
+            assert self._mask is not None
             cv2.copyTo(self._target, self._mask, self._base)
             self._target, self._origin = self.image, np.zeros(2, np.int64)
-        elif shape.kind == "gradient":
+        elif kind == "gradient":
             amount = np.linspace(0, 1, self.image.shape[0])[:, None]
             self.image[:] = (np.array(fill) * (1 - amount) + np.array(outline) * amount)[:, None]
-        elif shape.kind == "shadow":
-            self._shadow(shape.points)
 
     def _fixed(self, points: np.ndarray) -> list[np.ndarray]:
         """Frame units -> fixed-point pixels, int32 [N,2]; OpenCV's (0, 0) is a pixel's centre, hence 0.5."""
@@ -167,16 +174,16 @@ class _Raster:
         )
         return list(pixels) if pixels.ndim == 3 else [pixels]
 
-    def _polygon(self, shape: Shape, fill: Colour | None, outline: Colour | None) -> None:
-        points = self._fixed(shape.points)
+    def _polygon(self, shape: Shape, places: np.ndarray, fill: Colour | None, outline: Colour | None) -> None:
+        points = self._fixed(places)
         if outline is not None:
             thickness = max(1, round(shape.width * 2 * self.scale))
             cv2.polylines(self._target, points, True, outline, thickness, self.line_type, SHIFT)
         if fill is not None:
             cv2.fillPoly(self._target, points, fill, self.line_type, SHIFT)
 
-    def _circle(self, shape: Shape, fill: Colour | None, outline: Colour | None) -> None:
-        centre = self._fixed(shape.points)[0].tolist()
+    def _circle(self, shape: Shape, place: np.ndarray, fill: Colour | None, outline: Colour | None) -> None:
+        centre = self._fixed(place)[0].tolist()
         unit = self.scale * (1 << SHIFT)
         if outline is not None:
             radius = int((shape.radius + shape.width) * unit)

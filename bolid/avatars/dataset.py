@@ -144,7 +144,7 @@ def avatar_dataset(
     return datasets.Dataset.from_generator(
         _examples,
         avatar_features(),
-        cache_dir=None if cache_dir is None else str(cache_dir),
+        cache_dir=None if cache_dir is None else str(cache_dir),  # pyright: ignore[reportArgumentType] - may be None
         gen_kwargs=arguments,
         num_proc=None if num_proc is None else min(num_proc, shards),
     )
@@ -155,7 +155,7 @@ def _examples(
     split: Split,
     height: int,
     width: int,
-    fingerprint: str,
+    fingerprint: str,  # noqa: ARG001 - `datasets` hashes it into the cache's key
 ) -> Iterator[dict[str, Any]]:
     for seeds in shards:
         for seed in seeds:
@@ -166,7 +166,9 @@ def _examples(
 def _render(split: Split, start: int, count: int, processes: int, height: int, width: int) -> dict[str, Any]:
     """The rows, drawn by a pool of processes (in this one for `processes` 1)."""
     lows = range(start, start + count, _CHUNK)
-    tasks = [(split, low, min(low + _CHUNK, start + count), height, width) for low in lows]
+    tasks: list[tuple[Split, int, int, int, int]] = [
+        (split, low, min(low + _CHUNK, start + count), height, width) for low in lows
+    ]
     if processes == 1:
         return _joined(map(_render_chunk, tasks), count)
     # Fork: the workers use numpy and OpenCV only and start at once; spawning would import torch in each.

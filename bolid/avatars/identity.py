@@ -194,7 +194,8 @@ def _sample(rng: np.random.Generator, fixed: dict[str, str]) -> AvatarIdentity:
     if words["top"] == "dress":
         colours["bottom_rgb"] = colours["top_rgb"]
     _drop_absent(words)
-    return AvatarIdentity(**words, **colours, **_sample_proportions(rng, words["gender"]))
+    proportions = _sample_proportions(rng, words["gender"])
+    return AvatarIdentity(**words, **colours, **proportions)  # pyright: ignore[reportArgumentType] - by field name
 
 
 def _sample_words(rng: np.random.Generator, fixed: dict[str, str]) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """The trunk's shapes, which garments are cut from."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .person import Person
@@ -43,6 +45,6 @@ class Torso:
         self.pelvis = hull(np.concatenate([self.waist, self.hips]))
         self.facing = person.facing("torso")
 
-    def chest_points(self, person: Person, offsets: np.ndarray) -> np.ndarray:
+    def chest_points(self, person: Person, offsets: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
         """Offsets [N,3] (left, up, forward) from the chest's centre, body units -> frame units [N,2]."""
         return person.local("torso", self.chest_centre, np.asarray(offsets, float))

@@ -63,5 +63,5 @@ def load_components(folder: str | Path, dtype: torch.dtype = torch.float32) -> F
     }
     for name, network in made.items():
         if name != "tokenizer":
-            network.eval().requires_grad_(False)
+            network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
     return FrozenNetworks(**made)

@@ -19,7 +19,7 @@ from bolid.pose import PARTS, known
 from bolid.training.components import FrozenNetworks
 from bolid.training.data import Rows
 
-BATCH = 64
+BATCH = 16
 """Rows that go through the networks at once."""
 
 VARIANTS = 2
@@ -151,7 +151,8 @@ def cached_features(
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(f".{os.getpid()}.partial")
         with open(partial, "wb") as handle:
-            np.savez(handle, **{k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
+            columns: dict[str, Any] = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+            np.savez(handle, **columns)
         os.replace(partial, file)
     with np.load(file) as stored:
         return {k: stored[k] for k in stored.files}

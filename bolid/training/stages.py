@@ -48,6 +48,12 @@ def avatar_rows(data: DataConfig, split: str, size: int, names: tuple[str, ...])
     }
 
 
+def split_sizes(config: TrainConfig) -> dict[str, int]:
+    """Rows of each split; never more training rows than the run will see (a trial of five steps starts at once)."""
+    seen = config.max_train_steps * config.train_batch_size
+    return {"train": min(config.data.train_size, seen), "validation": config.data.validation_size}
+
+
 def _simple(
     objective: Callable[[Any], Any], options: type, columns: tuple[str, ...]
 ) -> Callable[[TrainConfig], Built]:
@@ -55,9 +61,11 @@ def _simple(
 
     def build_it(config: TrainConfig) -> Built:
         made = objective(build(options, config.objective, "objective"))
-        train = avatar_rows(config.data, "train", config.data.train_size, columns)
-        held_out = avatar_rows(config.data, "validation", config.data.validation_size, columns)
-        return made, Rows(train), Rows(held_out)
+        train, held_out = (
+            Rows(avatar_rows(config.data, split, size, columns))
+            for split, size in split_sizes(config).items()
+        )
+        return made, train, held_out
 
     return build_it
 
@@ -98,8 +106,7 @@ def _clip(config: TrainConfig) -> Built:
 
     names = ("image", "reference", "masks", "reference_masks", *_WORDS, "caption")
     arrays = {
-        split: avatar_rows(config.data, split, size, names)
-        for split, size in (("train", config.data.train_size), ("validation", config.data.validation_size))
+        split: avatar_rows(config.data, split, size, names) for split, size in split_sizes(config).items()
     }
     given = dict(config.objective)
     if "tokenizer" not in given:
@@ -131,7 +138,7 @@ def _diffusion(config: TrainConfig) -> Built:
     objective = DiffusionObjective(options, frozen.vae, frozen.text_encoder, empty, vision_dim)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
-    for split, size in (("train", config.data.train_size), ("validation", config.data.validation_size)):
+    for split, size in split_sizes(config).items():
         key = json.dumps([split, size, dataclasses.astuple(config.data)[2:4], source_fingerprint()])
         rows.append(
             Rows(

@@ -47,7 +47,7 @@ class AutoencoderObjective(nn.Module):
             decoder_layers=options.decoder_layers,
         )
         # the 1x1 whitening maps are set at the end, in closed form; they are not trained
-        frozen = [self.vae.quant_conv, self.vae.post_quant_conv]
+        frozen: list[nn.Module] = [self.vae.quant_conv, self.vae.post_quant_conv]
         if options.freeze_encoder:
             frozen.append(self.vae.encoder)
         for module in frozen:
@@ -59,9 +59,9 @@ class AutoencoderObjective(nn.Module):
         o = self.options
         image, parts = self._crops(batch["image"], batch["masks"])
         with torch.set_grad_enabled(not o.freeze_encoder):
-            latents = self.vae.encode(image).latents
+            latents = self.vae.encode(image, return_dict=False)[0]
         noise = o.latent_noise * latents.detach().std() * torch.randn_like(latents)
-        sample = self.vae.decode(latents + noise).sample.float()
+        sample = self.vae.decode(latents + noise, return_dict=False)[0].float()
         weight = 1 + (o.person_weight - 1) * (parts > 0) + (o.head_weight - o.person_weight) * (parts == 1)
         weight = (weight / weight.mean())[:, None]
         pixels = (weight * (sample - image).abs()).mean()
@@ -112,7 +112,8 @@ class AutoencoderObjective(nn.Module):
         take = np.linspace(0, len(rows) - 1, min(512, len(rows))).astype(int)
         codes = []
         for start in range(0, len(take), 32):
-            latents = self.vae.encode(rows.batch(take[start : start + 32], device)["image"]).latents
+            picture = rows.batch(take[start : start + 32], device)["image"]
+            latents = self.vae.encode(picture, return_dict=False)[0]
             codes.append(latents.float().permute(1, 0, 2, 3).flatten(1).cpu())
         flat = torch.cat(codes, dim=1)
         self.vae.whiten_(flat.mean(1).to(device), torch.cov(flat).to(device))
