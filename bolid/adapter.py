@@ -140,7 +140,7 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
         image_depth: int = 1,
         body_channels: tuple[int, ...] = (80, 96, 128),
         body_blocks: int = 1,
-        zero_tokens: int = 0,
+        zero_tokens: int = 0,  # noqa: ARG002 - read from the config
     ) -> None:
         super().__init__()
         shape = {"width": resampler_width, "heads": resampler_heads, "ffn_ratio": resampler_ffn_ratio}
@@ -297,9 +297,7 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
         assert inputs.part_ids is not None
         scale, bias = part_scale(inputs.strength, inputs.token_present, inputs.part_ids)
         zeros = self.config.zero_tokens
-        pairs = {
-            name: self._layer(name).identity(inputs.tokens, scale, zeros) for name in self.layer_names
-        }
+        pairs = {name: self._layer(name).identity(inputs.tokens, scale, zeros) for name in self.layer_names}
         return _group(pairs, torch.nn.functional.pad(bias, (0, zeros)))
 
     def _image_group(self, tokens: Tensor, scale: Tensor) -> TokenGroup:

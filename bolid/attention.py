@@ -216,7 +216,7 @@ class IdentityAttnProcessor:
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
+        temb: Tensor | None = None,  # noqa: ARG002 - diffusers passes it by position
         ip_hidden_states: Conditions | None = None,
     ) -> Tensor:
         """[Eq. 6] h = Attn(Q, K_t, V_t) + s̄ · Attn(Q, K_id, V_id; bias log(s_part/s̄)) + b · W_l f_l.

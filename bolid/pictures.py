@@ -68,7 +68,7 @@ def load_picture(source: PictureSource, what: str = "picture") -> Image.Image:
             f"{what}: got {type(source).__name__}; give a path, a PIL picture or a uint8 array [H, W, 3]"
         )
     if not isinstance(source, Image.Image):
-        source = Path(source)
+        source = Path(os.fspath(source))  # pyright: ignore[reportArgumentType] - an array is a picture by now
         if not source.is_file():
             state = "is a folder" if source.is_dir() else "does not exist"
             raise PictureError(f"{what} {str(source)!r} {state}; give the path of a picture file")

@@ -95,7 +95,7 @@ class BoLIDMixin(ConditioningMixin, LoadingMixin):
         """
         valid = {
             *inspect.signature(self.__call__).parameters,
-            *inspect.signature(super().__call__).parameters,
+            *inspect.signature(super().__call__).parameters,  # pyright: ignore[reportAttributeAccessIssue]
         }
         inputs.known_arguments(kwargs, valid - {"kwargs"})
         people = None if reference is None else inputs.person_rows(reference)

@@ -1,4 +1,4 @@
-"""Draw the example pictures: `python examples/make_examples.py`. All are test people: no model has seen them."""
+"""Draw the example pictures: `python examples/make_examples.py`. All show people of the test split."""
 
 from pathlib import Path
 

@@ -49,7 +49,8 @@ def avatar_rows(data: DataConfig, split: str, size: int, names: tuple[str, ...])
 
 
 def split_sizes(config: TrainConfig) -> dict[str, int]:
-    """Rows of each split; never more training rows than the run will see (a trial of five steps starts at once)."""
+    """Rows of each split; never more training rows than the run will see (a trial of five steps starts at
+    once)."""
     seen = config.max_train_steps * config.train_batch_size
     return {"train": min(config.data.train_size, seen), "validation": config.data.validation_size}
 
