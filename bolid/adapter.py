@@ -308,6 +308,7 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
         """b · W_l f_l of every layer, {} without skeleton maps."""
         if inputs.skeleton is None:
             return {}
+        assert inputs.pose_strength is not None  # filled in before
         levels = [f.flatten(2).transpose(1, 2) for f in self.body_net(inputs.skeleton, inputs.appearance)]
         return {
             row["name"]: self._layer(row["name"]).residual(levels[row["level"]], inputs.pose_strength)

@@ -262,10 +262,10 @@ def skirt_layers(canvas: Canvas, source: Reference, target: Body) -> None:
         theirs = source.body.points[:, list(span)]
         x = sum(weight * theirs[:, i, :1, None] for i, weight in enumerate(weights))
         y = sum(weight * theirs[:, i, 1:, None] for i, weight in enumerate(weights))
-        label = canvas.look_up(source.tag, x, y) % 8
+        label = canvas.look_up(source.tag, x, y) % 8  # pyright: ignore[reportArgumentType] - sums of tensors
         (known,) = _flat((target.confidence[:, list(span)] > 0.05).all(1) & spans[:, k])
         inside = torch.minimum(torch.minimum(weights[0], weights[1]), weights[2]) > -1e-3
-        canvas.put(window, inside & (label == 3) & known, priority, x, y, label)
+        canvas.put(window, inside & (label == 3) & known, priority, x, y, label)  # pyright: ignore[reportArgumentType]
 
 
 def _barycentric(window: Window, corners: Tensor) -> tuple[Tensor, Tensor, Tensor]:

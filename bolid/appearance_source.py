@@ -48,7 +48,7 @@ def windows(low: Tensor, high: Tensor, height: int, width: int) -> list[Window]:
     low = torch.minimum(low.clamp_min(0).floor(), frame - 1)
     high = torch.minimum(high.clamp_min(0).ceil(), frame)
     sizes = (high - low).clamp_min(1).amax(0).long().tolist()  # the only wait for the device
-    return [_window(low[:, k].long(), *size, height, width) for k, size in enumerate(sizes)]
+    return [_window(low[:, k].long(), w, h, height, width) for k, (w, h) in enumerate(sizes)]
 
 
 def _window(low: Tensor, w: int, h: int, height: int, width: int) -> Window:

@@ -196,7 +196,7 @@ def read_skeleton_map(image: np.ndarray) -> Pose | None:
     for joint in np.flatnonzero(whole):
         points[joint] = (*_centre(discs[joint]), 1.0)
     for joint in np.flatnonzero(~whole):
-        points[joint] = _hidden_joint(points, joint, index, value)
+        points[joint] = _hidden_joint(points, int(joint), index, value)
     points[:, :2] /= (image.shape[1], image.shape[0])
     return Pose(points) if (points[:, 2] > 0).sum() >= 4 else None
 

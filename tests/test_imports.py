@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bolid"
 # The house's order: a module imports from its own level or from those before it.
 LEVELS = (
-    {"pictures", "pose", "appearance", "attention", "body", "reference", "avatars"},
-    {"autoencoder", "estimator"},
+    {"pictures", "pose", "appearance", "attention", "body", "reference", "avatars"}
+    | {"autoencoder", "estimator"},
     {"encoder", "adapter", "identity", "losses", "lightning"},
     {"inputs", "conditioning", "loading", "pipeline", "pipeline_xl"},
     {"baselines"},

@@ -80,7 +80,7 @@ def mini_unet(options: DiffusionOptions, latent_channels: int, text_dim: int) ->
         layers_per_block=options.layers_per_block,
         down_block_types=("CrossAttnDownBlock2D",) * levels,  # pyright: ignore[reportArgumentType]
         up_block_types=("CrossAttnUpBlock2D",) * levels,  # pyright: ignore[reportArgumentType]
-        only_cross_attention=(True,) + (False,) * (levels - 1),
+        only_cross_attention=(True,) + (False,) * (levels - 1),  # pyright: ignore[reportArgumentType]
         attention_head_dim=options.attention_head_counts,  # pyright: ignore[reportArgumentType] # heads, by its meaning
         cross_attention_dim=text_dim,
         addition_embed_type="text",
@@ -108,8 +108,9 @@ class DiffusionObjective(nn.Module):
         super().__init__()
         self.options = options
         self.vae, self.text_encoder = vae.requires_grad_(False), text_encoder.requires_grad_(False)
+        self.empty_ids: Tensor
         self.register_buffer("empty_ids", empty_ids)
-        self.scheduler = mini_scheduler()
+        self.scheduler: Any = mini_scheduler()
         channels = vae.config.latent_channels
         if options.base is None:
             self.unet = mini_unet(options, channels, text_encoder.config.hidden_size)
@@ -146,8 +147,8 @@ class DiffusionObjective(nn.Module):
         self, latents: Tensor, noise: Tensor, steps: Tensor, text: Tensor, inputs: AdapterInputs
     ) -> tuple[Tensor, Tensor]:
         """Squared error of v [B, C, h, w] and its min-SNR weight [B]."""
-        noisy = self.scheduler.add_noise(latents, noise, steps)  # pyright: ignore[reportArgumentType]
-        target = self.scheduler.get_velocity(latents, noise, steps)  # pyright: ignore[reportArgumentType]
+        noisy = self.scheduler.add_noise(latents, noise, steps)
+        target = self.scheduler.get_velocity(latents, noise, steps)
         conditions = self.adapter.conditions(inputs)
         prediction = self.unet(noisy, steps, text, cross_attention_kwargs=conditions.kwargs()).sample
         alphas = self.scheduler.alphas_cumprod.to(latents.device)[steps]
@@ -175,6 +176,7 @@ class DiffusionObjective(nn.Module):
         plain = chance(o.plain_share) & ~no_identity
         variant = torch.randint(batch["appearance"].shape[1], (count,), device=device)
         inputs = self.inputs(batch, variant)
+        assert inputs.appearance is not None
         inputs = AdapterInputs(
             **{**inputs.__dict__, "appearance": inputs.appearance.masked_fill(no_map.view(-1, 1, 1, 1), 0)}
         )
@@ -234,7 +236,7 @@ class DiffusionObjective(nn.Module):
             text_encoder=frozen.text_encoder,
             tokenizer=frozen.tokenizer,
             unet=UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float16),
-            scheduler=self.scheduler,  # pyright: ignore[reportArgumentType]
+            scheduler=self.scheduler,
             image_encoder=frozen.image_encoder,
             adapter=BoLIDAdapter.from_pretrained(folder / "adapter", torch_dtype=torch.float16),
             estimator=frozen.estimator,
