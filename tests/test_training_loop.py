@@ -68,12 +68,13 @@ def test_training_lowers_the_loss(tmp_path):
     assert model.evaluate(rows().batch(np.arange(12)))["psnr"] > before + 1
 
 
-def test_whitening_keeps_reconstructions_and_gives_unit_latents(tmp_path):
+def test_standardising_keeps_reconstructions_and_gives_unit_latents(tmp_path):
     model = objective()
     images = rows(64).batch(np.arange(64))["image"]
     train(config(tmp_path, max_train_steps=1, ema_decay=0.0), model, rows(64), rows(4))
     latents = model.vae.encode(images).latents.permute(1, 0, 2, 3).flatten(1)
-    torch.testing.assert_close(torch.cov(latents), torch.eye(4), atol=0.05, rtol=0)
+    torch.testing.assert_close(latents.mean(1), torch.zeros(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(latents.std(), torch.tensor(1.0), atol=1e-3, rtol=0)
     plain = model.vae.decoder(model.vae.encoder(images))
     torch.testing.assert_close(model.vae(images), plain, atol=1e-4, rtol=1e-4)
 

@@ -46,7 +46,7 @@ class AutoencoderObjective(nn.Module):
             encoder_layers=options.encoder_layers,
             decoder_layers=options.decoder_layers,
         )
-        # the 1x1 whitening maps are set at the end, in closed form; they are not trained
+        # the 1x1 standardising maps are set at the end, in closed form; they are not trained
         frozen: list[nn.Module] = [self.vae.quant_conv, self.vae.post_quant_conv]
         if options.freeze_encoder:
             frozen.append(self.vae.encoder)
@@ -105,9 +105,9 @@ class AutoencoderObjective(nn.Module):
         }
 
     def finish(self, rows: Rows) -> None:
-        """Whiten the latents over training pictures: what diffusion models expect."""
+        """Standardise the latents over training pictures: what diffusion models expect."""
         if self.options.freeze_encoder:
-            return  # already whitened, and latents must stay what they are
+            return  # already standardised, and latents must stay what they are
         device = next(self.vae.parameters()).device
         take = np.linspace(0, len(rows) - 1, min(512, len(rows))).astype(int)
         codes = []
@@ -116,4 +116,4 @@ class AutoencoderObjective(nn.Module):
             latents = self.vae.encode(picture, return_dict=False)[0]
             codes.append(latents.float().permute(1, 0, 2, 3).flatten(1).cpu())
         flat = torch.cat(codes, dim=1)
-        self.vae.whiten_(flat.mean(1).to(device), torch.cov(flat).to(device))
+        self.vae.standardise_(flat.mean(1).to(device), float((flat - flat.mean(1, keepdim=True)).std()))

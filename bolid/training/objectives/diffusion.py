@@ -34,14 +34,15 @@ class DiffusionOptions:
     token_dim: int = 96  # width of identity and image tokens
     tokens_per_part: tuple[int, ...] = (8, 8, 8, 4)  # identity tokens of head, upper, lower, feet
     text_drop: float = 0.1  # share of rows without a prompt
-    identity_drop: float = 0.15  # share without identity (tokens and map)
-    map_drop: float = 0.1  # share that keeps its tokens and loses the appearance map
-    pose_drop: float = 0.2  # share without any body condition: identity by tokens alone
+    identity_drop: float = 0.12  # share without identity (tokens and map)
+    map_drop: float = 0.08  # share that keeps its tokens and loses the appearance map
+    pose_drop: float = 0.15  # share without any body condition: identity by tokens alone
+    faded_share: float = 0.3  # share whose appearance map has parts faded or absent
     image_prompt_share: float = 0.3  # share of rows that see an image prompt
     plain_share: float = 0.6  # among rows with an identity: prompts without identity words
     person_weight: float = 2.0  # loss weight of latent pixels of the person against the background's
     head_weight: float = 4.0  # the same for the head
-    snr_gamma: float = 5.0  # min-SNR weighting
+    snr_gamma: float = 5.0  # γ of the weighting by signal-to-noise ratio, see DiffusionObjective
     grid_guidance: float = 2.0  # guidance of the validation grid
     grid_steps: int = 6  # its steps
 
@@ -90,12 +91,12 @@ def mini_unet(options: DiffusionOptions, latent_channels: int, text_dim: int) ->
 
 
 class DiffusionObjective(nn.Module):
-    """[Eq. 2] L_rec on latents, as a min-SNR-weighted error of v, over rows whose conditions are dropped at
-    random.
+    """[Eq. 2] L_rec on latents, as a weighted error of v, over rows with conditions dropped at random.
 
-    The error in ε is that of v times a factor of t alone (ε − ε̂ = √ᾱ_t (v − v̂)); with w = min(SNR, γ)/(SNR
-    + 1)
-    on v, what is minimised is Eq. 2 weighted by min(SNR, γ)/SNR.
+    The error in ε is that of v times a factor of t alone (ε − ε̂ = √ᾱ_t (v − v̂)); with the weight
+    w = min(SNR + 1, γ)/(SNR + 1) on v, what is minimised is Eq. 2 weighted by min(SNR + 1, γ)/SNR.
+    (Min-SNR's own min(SNR, γ)/(SNR + 1) would give no weight to t = 999, where a schedule with zero
+    terminal SNR starts every picture.)
 
     Args:
         text_encoder: frozen; empty_ids: token ids [T] of the empty prompt; vae: frozen, for pictures of
@@ -146,14 +147,14 @@ class DiffusionObjective(nn.Module):
     def _error(
         self, latents: Tensor, noise: Tensor, steps: Tensor, text: Tensor, inputs: AdapterInputs
     ) -> tuple[Tensor, Tensor]:
-        """Squared error of v [B, C, h, w] and its min-SNR weight [B]."""
+        """Squared error of v [B, C, h, w] and its weight [B]."""
         noisy = self.scheduler.add_noise(latents, noise, steps)
         target = self.scheduler.get_velocity(latents, noise, steps)
         conditions = self.adapter.conditions(inputs)
         prediction = self.unet(noisy, steps, text, cross_attention_kwargs=conditions.kwargs()).sample
         alphas = self.scheduler.alphas_cumprod.to(latents.device)[steps]
         snr = alphas / (1 - alphas)
-        return (prediction.float() - target).square(), snr.clamp(max=self.options.snr_gamma) / (snr + 1)
+        return (prediction.float() - target).square(), (snr + 1).clamp(max=self.options.snr_gamma) / (snr + 1)
 
     def _pixel_weight(self, part_share: Tensor) -> Tensor:
         """[B, 1, h, w] of mean 1 per row, from the share of each part in each latent pixel, uint8 [B, 4, h,
@@ -174,7 +175,8 @@ class DiffusionObjective(nn.Module):
         no_identity, no_map, no_pose = chance(o.identity_drop), chance(o.map_drop), chance(o.pose_drop)
         no_image, no_text = ~chance(o.image_prompt_share), chance(o.text_drop)
         plain = chance(o.plain_share) & ~no_identity
-        variant = torch.randint(batch["appearance"].shape[1], (count,), device=device)
+        faded = 1 + torch.randint(batch["appearance"].shape[1] - 1, (count,), device=device)
+        variant = faded * chance(o.faded_share)
         inputs = self.inputs(batch, variant)
         assert inputs.appearance is not None
         inputs = AdapterInputs(

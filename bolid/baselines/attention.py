@@ -1,0 +1,163 @@
+"""Official keys and values in BoLID's processors, PuLID's orthogonal terms, FaceID's low-rank updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ..attention import Conditions, IdentityAttention, IdentityAttnProcessor, TokenGroup, _check_rows, _heads
+from ..attention import region_at as region_at_level
+from .records import Ortho
+
+ID_TOKENS = (
+    5  # of PuLID v1, whose share of the attention its second orthogonal form asks; v1.1 kept the number
+)
+LORA_PARTS = ("to_q", "to_k", "to_v", "to_out")
+
+
+class TokenAttention(nn.Module):
+    """Keys and values of one group of tokens for one cross-attention layer.
+
+    Args:
+        key, value: weights [heads · d, token_dim].
+        heads: attention heads of the layer.
+    """
+
+    def __init__(self, key: Tensor, value: Tensor, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_k, self.to_v = nn.Parameter(key), nn.Parameter(value)
+
+    def forward(self, tokens: Tensor, scale: Tensor, zeros: int = 0) -> tuple[Tensor, Tensor]:
+        """Tokens [B, N, C], strength [B] → keys / √d, strength · values: [B, heads, N + zeros, d]."""
+        tokens = tokens.to(self.to_k.dtype)
+        split: Any = IdentityAttention._split
+        return split(self, tokens @ self.to_k.T, tokens @ self.to_v.T, scale, zeros)
+
+
+@dataclass(frozen=True)
+class OrthogonalGroup(TokenGroup):
+    """A group of tokens of which the part along the text's answer is taken away (PuLID).
+
+    Needs `OrthogonalAttnProcessor`; the plain one would leave the difference out, so it is refused.
+
+    Args:
+        ortho: "v1" takes the whole part away, "v2" only as far as queries do not look at the ID tokens.
+    """
+
+    ortho: Ortho = "v2"
+
+    def attend(self, query: Tensor, layer: str) -> Tensor:  # noqa: ARG002
+        raise ValueError("Orthogonal tokens need OrthogonalAttnProcessor: call baseline.attach(unet) first.")
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> OrthogonalGroup:
+        plain = super().map(function)
+        return OrthogonalGroup(plain.keys, plain.values, plain.bias, plain.region, self.ortho)
+
+    def term(self, text: Tensor, query: Tensor, layer: str) -> Tensor:
+        """What is added to the text's answer h [B, heads, HW, d]; id is s · Attn(query, keys, values).
+
+        With p = h · Σ(h · id) / Σ(h · h), both sums over the HW places, channel by channel:
+        v1: id − p; v2: id + (m − 1) · p, where m is the share of the first five tokens in a softmax of
+        unscaled scores, averaged over the heads.
+        """
+        text, answer = text.float(), super().attend(query, layer).float()
+        along = text * (text * answer).sum(dim=-2, keepdim=True) / text.square().sum(dim=-2, keepdim=True)
+        if self.ortho == "v1":
+            return answer - along
+        keys = self.keys[layer].to(query.dtype) * query.shape[-1] ** 0.5  # the original has no 1/√d here
+        share = (query @ keys.transpose(-1, -2)).softmax(dim=-1).mean(dim=1, keepdim=True)  # [B, 1, HW, N]
+        share = share[..., :ID_TOKENS].sum(dim=-1, keepdim=True)
+        if self.region is not None:  # outside of it nothing was asked and nothing is taken away
+            along = along * region_at_level(self.region, query.shape[-2])[:, None]
+        return answer + (share - 1) * along
+
+
+class OrthogonalAttnProcessor(IdentityAttnProcessor):
+    """IdentityAttnProcessor whose groups may be orthogonal; equal to it for all others."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        ip_hidden_states: Conditions | None = None,
+    ) -> Tensor:
+        """As the parent's; orthogonal groups see the text's answer. Only of the layers of `attach`."""
+        groups = () if ip_hidden_states is None else ip_hidden_states.groups
+        if not any(isinstance(group, OrthogonalGroup) for group in groups):
+            return super().__call__(
+                attn, hidden_states, encoder_hidden_states, attention_mask, temb, ip_hidden_states
+            )
+        assert ip_hidden_states is not None
+        query = _heads(attn, attn.to_q(hidden_states), attn.norm_q)
+        _check_rows(ip_hidden_states, query.shape[0])
+        hidden = self._text(attn, query, hidden_states, encoder_hidden_states, attention_mask)
+        for group in groups:
+            if isinstance(group, OrthogonalGroup):
+                hidden = (hidden.float() + group.term(hidden, query, self.layer)).to(query.dtype)
+            else:
+                hidden = hidden + group.attend(query, self.layer)
+        hidden = hidden.transpose(1, 2).flatten(2).to(query.dtype)
+        out: Any = attn.to_out
+        hidden = out[1](out[0](hidden))
+        if self.layer in ip_hidden_states.body:
+            hidden = hidden + ip_hidden_states.body[self.layer].to(hidden.dtype)
+        hidden = hidden + hidden_states if attn.residual_connection else hidden
+        return hidden / attn.rescale_output_factor
+
+
+class LowRank(nn.Module):
+    """FaceID's update of one projection: x → up(down(x))."""
+
+    def __init__(self, down: Tensor, up: Tensor) -> None:
+        super().__init__()
+        self.down, self.up = nn.Parameter(down), nn.Parameter(up)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.to(self.down.dtype) @ self.down.T @ self.up.T).to(x.dtype)
+
+
+def hook_low_rank(
+    unet: UNet2DConditionModel, updates: Mapping[str, LowRank], scale: float = 1.0
+) -> list[RemovableHandle]:
+    """Adds scale · update to each projection's output; the UNet's weights stay as they are.
+
+    Args:
+        updates: by the projection's name in the UNet (`….attn1.to_q`, `….attn2.to_out.0`).
+
+    Returns:
+        handles; `remove()` of all of them gives the plain UNet back exactly.
+    """
+
+    def hook(update: LowRank) -> Callable[..., Tensor]:
+        return lambda _, inputs, output: output + scale * update(inputs[0])
+
+    return [unet.get_submodule(n).register_forward_hook(hook(update)) for n, update in updates.items()]
+
+
+def orthogonal(group: TokenGroup, ortho: Ortho) -> TokenGroup:
+    """The group with PuLID's orthogonal form; "off" leaves it.
+
+    Raises:
+        ValueError: for another word.
+    """
+    if ortho == "off":
+        return group
+    if ortho not in ("v1", "v2"):
+        raise ValueError(f"ortho is {ortho!r}: give 'off', 'v1' or 'v2'.")
+    return OrthogonalGroup(group.keys, group.values, group.bias, group.region, ortho)
+
+
+def strengths(scale: float | Tensor, rows: int, like: Tensor) -> Tensor:
+    """[rows] in `like`'s type, from one number or one per row."""
+    return torch.as_tensor(scale, dtype=like.dtype, device=like.device).expand(rows)
