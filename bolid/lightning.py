@@ -131,7 +131,8 @@ def _run(
     if free or not torch.is_grad_enabled():
         with torch.no_grad():
             result = step(latents)
-        # autocast keeps its casts of weights: those made without gradient would cut later steps off
+        # autocast keeps its casts of weights, and until torch 2.10 or so (its #165068) those made without
+        # gradient would cut later steps off from the weights
         torch.clear_autocast_cache()
         return result
     if again:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bolid.adapter import AdapterInputs, BoLIDAdapter
 from bolid.lightning import roll_out
+from bolid.losses import reconstruction_loss, snr_weight
 from bolid.pose import skeleton_map
 from bolid.training.components import load_components
 
@@ -91,12 +92,8 @@ def mini_unet(options: DiffusionOptions, latent_channels: int, text_dim: int) ->
 
 
 class DiffusionObjective(nn.Module):
-    """[Eq. 2] L_rec on latents, as a weighted error of v, over rows with conditions dropped at random.
-
-    The error in ε is that of v times a factor of t alone (ε − ε̂ = √ᾱ_t (v − v̂)); with the weight
-    w = min(SNR + 1, γ)/(SNR + 1) on v, what is minimised is Eq. 2 weighted by min(SNR + 1, γ)/SNR.
-    (Min-SNR's own min(SNR, γ)/(SNR + 1) would give no weight to t = 999, where a schedule with zero
-    terminal SNR starts every picture.)
+    """L_rec (Eq. 2, `bolid.losses`) on latents, as a weighted error of v; conditions dropped at random by
+    row.
 
     Args:
         text_encoder: frozen; empty_ids: token ids [T] of the empty prompt; vae: frozen, for pictures of
@@ -140,21 +137,21 @@ class DiffusionObjective(nn.Module):
         steps = torch.randint(
             self.scheduler.config.num_train_timesteps, (len(latents),), device=latents.device
         )
-        error, weight = self._error(latents, noise, steps, text, inputs)
-        per_pixel = error * self._pixel_weight(batch["part_share"])
-        return {"loss": (weight * per_pixel.mean((1, 2, 3))).mean(), "v_error": error.mean().detach()}
+        velocity, target = self._velocities(latents, noise, steps, text, inputs)
+        weight = snr_weight(self.scheduler.alphas_cumprod.to(latents.device)[steps], self.options.snr_gamma)
+        loss = reconstruction_loss(velocity, target, weight=self._pixel_weight(batch["part_share"]))
+        with torch.no_grad():
+            plain = reconstruction_loss(velocity, target)
+        return {"loss": (weight * loss).mean(), "v_error": plain.mean()}
 
-    def _error(
+    def _velocities(
         self, latents: Tensor, noise: Tensor, steps: Tensor, text: Tensor, inputs: AdapterInputs
     ) -> tuple[Tensor, Tensor]:
-        """Squared error of v [B, C, h, w] and its weight [B]."""
+        """Predicted and true v [B, C, h, w]."""
         noisy = self.scheduler.add_noise(latents, noise, steps)
-        target = self.scheduler.get_velocity(latents, noise, steps)
         conditions = self.adapter.conditions(inputs)
         prediction = self.unet(noisy, steps, text, cross_attention_kwargs=conditions.kwargs()).sample
-        alphas = self.scheduler.alphas_cumprod.to(latents.device)[steps]
-        snr = alphas / (1 - alphas)
-        return (prediction.float() - target).square(), (snr + 1).clamp(max=self.options.snr_gamma) / (snr + 1)
+        return prediction, self.scheduler.get_velocity(latents, noise, steps)
 
     def _pixel_weight(self, part_share: Tensor) -> Tensor:
         """[B, 1, h, w] of mean 1 per row, from the share of each part in each latent pixel, uint8 [B, 4, h,
@@ -217,15 +214,14 @@ class DiffusionObjective(nn.Module):
         noise, steps = torch.randn_like(latents), torch.linspace(50, 999, count, device=latents.device).long()
         inputs = self.inputs(batch, torch.zeros(count, dtype=torch.long, device=latents.device))
         inputs = inputs.without_image()
-        full, _ = self._error(latents, noise, steps, self.encode_text(batch["plain_ids"]), inputs)
-        alone, _ = self._error(
-            latents,
-            noise,
-            steps,
-            self.encode_text(batch["caption_ids"]),
-            inputs.without_identity().without_pose(),
-        )
-        return {"v_error": float(full.mean()), "v_error_text_only": float(alone.mean())}
+        figures = {}
+        for name, given, ids in (
+            ("v_error", inputs, batch["plain_ids"]),
+            ("v_error_text_only", inputs.without_identity().without_pose(), batch["caption_ids"]),
+        ):
+            pair = self._velocities(latents, noise, steps, self.encode_text(ids), given)
+            figures[name] = float(reconstruction_loss(*pair).mean())
+        return figures
 
     def complete(self, folder: Path) -> None:
         """Turn an export of unet and adapter into a whole pipeline that `BoLIDPipeline.from_pretrained`
