@@ -13,6 +13,8 @@
 
 from .baseline import Baseline, build_baseline, load_baseline
 from .checkpoint import read_checkpoint, split_checkpoint
+from .export import export_ip_adapter_plus
+from .face_control import listening_to
 from .records import METHODS, Features, Method
 
 __all__ = [
@@ -21,6 +23,8 @@ __all__ = [
     "Features",
     "Method",
     "build_baseline",
+    "export_ip_adapter_plus",
+    "listening_to",
     "load_baseline",
     "read_checkpoint",
     "split_checkpoint",

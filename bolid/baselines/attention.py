@@ -7,18 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..attention import Conditions, IdentityAttention, IdentityAttnProcessor, TokenGroup, _check_rows, _heads
-from ..attention import region_at as region_at_level
+from ..attention import (
+    Conditions,
+    IdentityAttention,
+    IdentityAttnProcessor,
+    TokenGroup,
+    _check_rows,
+    _heads,
+    region_at,
+)
 from .records import Ortho
 
-ID_TOKENS = (
-    5  # of PuLID v1, whose share of the attention its second orthogonal form asks; v1.1 kept the number
-)
+ID_TOKENS = 5  # tokens of PuLID v1 whose share of the attention its form v2 asks for; v1.1 kept the number
 LORA_PARTS = ("to_q", "to_k", "to_v", "to_out")
 
 
@@ -33,13 +39,13 @@ class TokenAttention(nn.Module):
     def __init__(self, key: Tensor, value: Tensor, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_k, self.to_v = nn.Parameter(key), nn.Parameter(value)
+        self.to_k, self.to_v = _frozen(key), _frozen(value)
 
     def forward(self, tokens: Tensor, scale: Tensor, zeros: int = 0) -> tuple[Tensor, Tensor]:
         """Tokens [B, N, C], strength [B] → keys / √d, strength · values: [B, heads, N + zeros, d]."""
         tokens = tokens.to(self.to_k.dtype)
         split: Any = IdentityAttention._split
-        return split(self, tokens @ self.to_k.T, tokens @ self.to_v.T, scale, zeros)
+        return split(self, F.linear(tokens, self.to_k), F.linear(tokens, self.to_v), scale, zeros)
 
 
 @dataclass(frozen=True)
@@ -70,13 +76,13 @@ class OrthogonalGroup(TokenGroup):
         """
         text, answer = text.float(), super().attend(query, layer).float()
         along = text * (text * answer).sum(dim=-2, keepdim=True) / text.square().sum(dim=-2, keepdim=True)
+        if self.region is not None:  # outside of it nothing was asked and nothing is taken away
+            along = along * region_at(self.region, query.shape[-2])[:, None]
         if self.ortho == "v1":
             return answer - along
         keys = self.keys[layer].to(query.dtype) * query.shape[-1] ** 0.5  # the original has no 1/√d here
         share = (query @ keys.transpose(-1, -2)).softmax(dim=-1).mean(dim=1, keepdim=True)  # [B, 1, HW, N]
         share = share[..., :ID_TOKENS].sum(dim=-1, keepdim=True)
-        if self.region is not None:  # outside of it nothing was asked and nothing is taken away
-            along = along * region_at_level(self.region, query.shape[-2])[:, None]
         return answer + (share - 1) * along
 
 
@@ -121,10 +127,10 @@ class LowRank(nn.Module):
 
     def __init__(self, down: Tensor, up: Tensor) -> None:
         super().__init__()
-        self.down, self.up = nn.Parameter(down), nn.Parameter(up)
+        self.down, self.up = _frozen(down), _frozen(up)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x.to(self.down.dtype) @ self.down.T @ self.up.T).to(x.dtype)
+        return F.linear(F.linear(x.to(self.down.dtype), self.down), self.up).to(x.dtype)
 
 
 def hook_low_rank(
@@ -161,3 +167,7 @@ def orthogonal(group: TokenGroup, ortho: Ortho) -> TokenGroup:
 def strengths(scale: float | Tensor, rows: int, like: Tensor) -> Tensor:
     """[rows] in `like`'s type, from one number or one per row."""
     return torch.as_tensor(scale, dtype=like.dtype, device=like.device).expand(rows)
+
+
+def _frozen(weight: Tensor) -> nn.Parameter:
+    return nn.Parameter(weight, requires_grad=False)

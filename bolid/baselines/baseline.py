@@ -79,7 +79,9 @@ class Baseline(nn.Module):
                 raise ValueError(f"{self.method.name} needs Features({name}=…), of {self.method.encoder}.")
             if name == "face":
                 _require_raw(value, self.method)
-            given.append(F.normalize(value, dim=-1) if convention == "normalised" else value)
+            value = F.normalize(value.float(), dim=-1) if convention == "normalised" else value
+            dtype = next(self.projector.parameters()).dtype
+            given.append(tuple(v.to(dtype) for v in value) if isinstance(value, tuple) else value.to(dtype))
         return self.projector(*given)
 
     def negative(self, features: Features, zero_pixels: Tensor | None = None) -> Tensor:

@@ -63,7 +63,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _flat(content: Any, name: str) -> dict[str, Tensor]:
-    """One level of nesting becomes a prefix: {"image_proj": {"norm.bias": …}} → {"image_proj.norm.bias": …}."""
+    """One level of nesting becomes a prefix: {"image_proj": {"norm.bias": …}} → "image_proj.norm.bias"."""
     flat: dict[str, Any] = {}
     for key, value in content.items() if isinstance(content, Mapping) else [("", content)]:
         inner = {f"{key}.{n}": v for n, v in value.items()} if isinstance(value, Mapping) else {key: value}

@@ -28,20 +28,19 @@ def build_layers(
     """
     found, positions = cross_attentions(unet), cross_positions(unet)
     has = {key.split(".")[0] for key in attention if key.split(".")[1] in names}
-    if has != {str(position) for position in positions}:
+    if different := has ^ {str(position) for position in positions}:
         raise ValueError(
-            f"The file serves {_base(len(has))}, the UNet has {_base(len(positions))}: load it with the base "
-            "that it was made for."
+            f"The file serves {_base(len(has))}, the UNet has {_base(len(positions))}, and position "
+            f"{min(different)} is in one alone: load it with the base that it was made for."
         )
     rest, layers = dict(attention), {}
     for position, layer in positions.items():
         heads, width = found[layer].heads, found[layer].inner_dim
-        pair = [rest.pop(f"{position}.{name}.weight", None) for name in names]
-        key, value = pair
+        key, value = (rest.pop(f"{position}.{name}.weight", None) for name in names)
         if key is None or value is None or {key.shape, value.shape} != {(width, token_dim)}:
             raise ValueError(
-                f"Position {position} has keys and values {[None if t is None else tuple(t.shape) for t in pair]}"
-                f", {layer} needs {(width, token_dim)}: the file is incomplete or for another base."
+                f"Position {position} has keys and values of {_shape(key)} and {_shape(value)}, "
+                f"{layer} needs {(width, token_dim)}: the file is incomplete or for another base."
             )
         layers[layer] = TokenAttention(key, value, heads)
     return layers, rest
@@ -74,6 +73,10 @@ def build_updates(
     if rest:
         raise ValueError(f"The file has {next(iter(rest))!r}, which no layer of the UNet takes.")
     return updates
+
+
+def _shape(weight: Tensor | None) -> tuple[int, ...] | None:
+    return None if weight is None else tuple(weight.shape)
 
 
 def _base(count: int) -> str:

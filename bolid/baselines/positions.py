@@ -19,7 +19,7 @@ def attention_positions(unet: UNet2DConditionModel) -> tuple[str, ...]:
     names = [name.removesuffix(".processor") for name in unet.attn_processors]
     if strange := [name for name in names if name.split(".")[0] not in ORDER]:
         raise ValueError(f"{strange[0]} is no attention of a UNet's down, up or mid blocks.")
-    return tuple(sorted(names, key=_place))
+    return tuple(sorted(names, key=place))
 
 
 def cross_positions(unet: UNet2DConditionModel) -> dict[int, str]:
@@ -28,7 +28,7 @@ def cross_positions(unet: UNet2DConditionModel) -> dict[int, str]:
     return {position: name for position, name in enumerate(names) if name.endswith(".attn2")}
 
 
-def _place(name: str) -> tuple[int, tuple[int, ...], str]:
-    """`up_blocks.1.attentions.0.transformer_blocks.10.attn2` → (1, (1, 0, 10), "attn2")."""
+def place(name: str) -> tuple[int, tuple[int, ...], str]:
+    """Sort key: `up_blocks.1.attentions.0.transformer_blocks.10.attn2` → (1, (1, 0, 10), "attn2")."""
     parts = name.split(".")
     return ORDER[parts[0]], tuple(int(part) for part in parts if part.isdigit()), parts[-1]

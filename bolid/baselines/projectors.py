@@ -132,6 +132,7 @@ class FacePlusProjection(FaceProjection):
     """
 
     shortcut: float | None = None
+    perceiver_resampler: FacePerceiver
 
     @classmethod
     def from_state(cls, state: State) -> Self:
