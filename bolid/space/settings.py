@@ -78,7 +78,9 @@ def checked(values: Mapping[str, Any], own_size: tuple[int, int]) -> Settings:
     own_size: (height, width) of the model's pictures; up to twice that a side is drawn.
     Raises ValueError for a number outside its range, a text that is too long or no text, a wrong size.
     """
-    found: dict[str, Any] = {name: number(name, values[name]) for name in RANGES if values.get(name) is not None}
+    found: dict[str, Any] = {
+        name: number(name, values[name]) for name in RANGES if values.get(name) is not None
+    }
     for name in ("prompt", "negative_prompt"):
         found[name] = _text(name, values.get(name))
     for name, own in zip(("height", "width"), own_size, strict=True):
@@ -110,7 +112,9 @@ def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{title} is {type(value).__name__}; give a text")
     if len(value) > MAX_PROMPT:
-        raise ValueError(f"the {title} has {len(value):,} characters; at most {MAX_PROMPT:,} are taken: shorten it")
+        raise ValueError(
+            f"the {title} has {len(value):,} characters; at most {MAX_PROMPT:,} are taken: shorten it"
+        )
     return value.strip()
 
 

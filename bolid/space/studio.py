@@ -164,7 +164,7 @@ class Studio:
         """Share of the target's visible joints that the estimator finds in the picture where they belong."""
         if target is None or self.pipe.estimator is None or image.size != self.size[::-1]:
             return None
-        found = self.pipe.estimator.predict(np.asarray(image)).keypoints
+        found = self.pipe.estimator.predict(np.array(image)).keypoints
         share = float(pck(found, target[None], self.size)[0])
         return share if np.isfinite(share) else None
 
@@ -174,20 +174,22 @@ class _StepCallback:
 
     def __init__(self, pipe: Any, index: int, settings: Settings, stop: threading.Event, tell: Any) -> None:
         self.pipe, self.index, self.settings, self.stop, self.tell = pipe, index, settings, stop, tell
-        self.next_preview = 0.0
+        self.next_preview, self.shown = 0.0, None
         # an fp16 autoencoder that overflows (SDXL's first one) would only show black
-        self.previews = not (getattr(pipe.vae.config, "force_upcast", False) and pipe.vae.dtype == torch.float16)
+        self.previews = not (
+            getattr(pipe.vae.config, "force_upcast", False) and pipe.vae.dtype == torch.float16
+        )
 
     def __call__(self, run: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         if self.stop.is_set():
             run._interrupt = True  # `run` is this call's own copy
             return tensors
-        done, now, preview = step + 1, time.monotonic(), None
+        done, now = step + 1, time.monotonic()
         if self.previews and now >= self.next_preview and done < self.settings.steps:
-            preview = _decoded(self.pipe, tensors["latents"][:1])
+            self.shown = _decoded(self.pipe, tensors["latents"][:1])
             after = time.monotonic()
             self.next_preview = after + max(PREVIEW_EVERY, 4 * (after - now))
-        self.tell(Progress(self.index + 1, self.settings.count, done, self.settings.steps, preview))
+        self.tell(Progress(self.index + 1, self.settings.count, done, self.settings.steps, self.shown))
         return tensors
 
 

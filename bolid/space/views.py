@@ -16,6 +16,7 @@ from bolid.reference import Reference
 from bolid.space.studio import Progress
 
 PART_COLOURS = ((255, 190, 60), (235, 70, 90), (70, 130, 240), (60, 200, 120))  # head, upper, lower, feet
+NAME_HEIGHT = 36  # pixels under a pose thumbnail
 SHOWN_HEIGHT = 480  # pixels at least of a picture that is drawn over
 PART_WORDS = ("head", "upper body", "lower body", "feet")
 
@@ -25,7 +26,7 @@ def found_picture(person: Reference) -> Image.Image:
     scale = max(1, -(-SHOWN_HEIGHT // person.image.shape[0]))
     size = (person.image.shape[1] * scale, person.image.shape[0] * scale)
     image = cv2.resize(person.image, size, interpolation=cv2.INTER_CUBIC).astype(np.float32)
-    parts = cv2.resize(person.parts, size, interpolation=cv2.INTER_NEAREST)
+    parts = np.asarray(cv2.resize(person.parts, size, interpolation=cv2.INTER_NEAREST), np.uint8)
     tints = np.array([(0, 0, 0), *PART_COLOURS], np.float32)[parts]
     image = np.where(parts[..., None] > 0, 0.6 * image + 0.4 * tints, 0.75 * image + 60)
     canvas = np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
@@ -36,6 +37,11 @@ def found_picture(person: Reference) -> Image.Image:
         cv2.rectangle(canvas, *corners, (20, 20, 20), 1)
     _draw_bones(canvas, person.keypoints)
     return Image.fromarray(canvas)
+
+
+def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image | None:
+    """Pictures of one height in a row; None for none."""
+    return Image.fromarray(np.hstack([np.asarray(each) for each in pictures])) if pictures else None
 
 
 def _draw_bones(canvas: np.ndarray, points: np.ndarray) -> None:
@@ -81,7 +87,11 @@ def _box(inner: str, kind: str) -> str:
 def thumbnails(height: int = 144, width: int = 96) -> list[tuple[Image.Image, str]]:
     """Every named pose as (skeleton, name)."""
     maps = skeleton_map(np.stack(list(POSES.values())), height * 2, width * 2)
-    small = [Image.fromarray(drawn).resize((width, height), Image.Resampling.LANCZOS) for drawn in maps]
+    room = np.zeros((NAME_HEIGHT * 2, width * 2, 3), np.uint8)  # where the page lays the name over
+    size = (width, height + NAME_HEIGHT)
+    small = [
+        Image.fromarray(np.vstack([drawn, room])).resize(size, Image.Resampling.LANCZOS) for drawn in maps
+    ]
     return list(zip(small, POSES, strict=True))
 
 
