@@ -293,6 +293,15 @@ def export(run: Run, rows: Rows, output: Path) -> Path:
             halved.save_pretrained(partial / name)
         if hasattr(run.objective, "complete"):
             run.objective.complete(partial)
+    for file in partial.rglob("*.json"):
+        _forget_path(file)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     return final
+
+
+def _forget_path(file: Path) -> None:
+    """Drop the folder that a model was read from, which diffusers keeps in its config."""
+    config = json.loads(file.read_text())
+    if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
+        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
