@@ -22,7 +22,7 @@ import torch
 
 from bolid.evaluation.drawing import DRAWERS, DrawOptions, draw_row, identities
 from bolid.evaluation.pairs import Pairs, held_out_pairs, pairs_fingerprint
-from bolid.evaluation.report import grid, report, save_jpeg
+from bolid.evaluation.report import card_figures, fill, grid, report, save_jpeg
 from bolid.evaluation.scores import Evaluators, score, summarise
 from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
 
@@ -60,6 +60,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", choices=sorted(DRAWERS), help="instead of the suite's rows")
     parser.add_argument("--batch-size", type=int, default=16, help="pairs a pipeline call")
     parser.add_argument("--processes", type=int, default=2, help="rendering processes")
+    parser.add_argument("--update", nargs="*", default=[], help="Markdown files whose figures are replaced")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     options = parser.parse_args(arguments)
@@ -195,6 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
     signed = signature(options, settings) | {"refused_of_first_batch": refused}
     write(output, summary, signed)
     save_jpeg(grid(pairs, generated), output / "grid.jpg")
+    for path in options.update:
+        fill(Path(path), card_figures(signed | summary))
     print((output / "results.md").read_text())
     return 0
 

@@ -15,7 +15,7 @@ from tiny_pipelines import HEIGHT, WIDTH, make_mini
 from bolid.avatars.identity import ATTRIBUTES
 from bolid.evaluation.drawing import DRAWERS, DrawOptions, _call, draw_row
 from bolid.evaluation.pairs import Pairs, held_out_pairs
-from bolid.evaluation.report import save_jpeg
+from bolid.evaluation.report import fill, save_jpeg
 from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
 from bolid.pipeline import BoLIDPipeline
 from bolid.reference import Reference
@@ -131,6 +131,16 @@ def test_unknown_rows_are_named(mini: BoLIDPipeline, pairs: Pairs, tmp_path: Pat
     with pytest.raises(ValueError, match="generated"):
         next(draw_row("nonsense", mini, pairs, DrawOptions(), tmp_path))
     assert "truth" in DRAWERS
+
+
+def test_figures_are_filled_between_their_markers(tmp_path: Path):
+    card = tmp_path / "card.md"
+    card.write_text("a\n<!-- figures -->\nold\n<!-- /figures -->\nb\n")
+    fill(card, "new")
+    assert card.read_text() == "a\n<!-- figures -->\nnew\n<!-- /figures -->\nb\n"
+    card.write_text("no markers")
+    with pytest.raises(ValueError, match="figures"):
+        fill(card, "new")
 
 
 def test_jpegs_keep_their_limit(tmp_path: Path):

@@ -56,6 +56,49 @@ def table(summary: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+CARD_COLUMNS: tuple[tuple[str, str, int], ...] = (
+    ("PCK@0.1", "pck", 3),
+    ("scene", "scene", 3),
+    *((f"RGB {part}", f"error_{part}", 1) for part in PARTS),
+    ("attributes", "attributes", 3),
+    ("head 1 of 16", "identified_by_head", 3),
+    ("body 1 of 16", "identified_by_body", 3),
+)
+MARKERS = ("<!-- figures -->", "<!-- /figures -->")
+
+
+def card_figures(results: dict[str, Any]) -> str:
+    """The few figures that README and model card show; `results` as in results.json."""
+    rows = results["rows"]
+    titles = [title for title, _, _ in CARD_COLUMNS] + ["attributes, normalised"]
+    lines = ["| Pictures | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
+    for row, groups in rows.items():
+        cells = [_number(groups["all"][name]["mean"], digits) for _, name, digits in CARD_COLUMNS]
+        cells.append(_number(results["normalised_attributes"].get(row), 3))
+        lines.append(f"| {TITLES.get(row, row)} | " + " | ".join(cells) + " |")
+    settings, machine = results["settings"], results["machine"]
+    note = (
+        f"{settings['pairs']} held-out pairs, seed {settings['seed']}, weights {settings['model']}, "
+        f"evaluators {results['evaluators']['weights']}, {machine['cores']} CPU cores; "
+        f"`{results['command']}`. RGB: mean distance (0 to 442) inside the truth's part. The other "
+        "figures are read by the mini evaluators. Intervals, and figures by pose and view: "
+        "[eval/report/](eval/report/results.md)."
+    )
+    return "\n".join([*lines, "", note])
+
+
+def fill(path: Path, text: str) -> None:
+    """Put `text` between the figure markers of a Markdown file.
+
+    Raises ValueError when the file has no such markers; it is left as it was.
+    """
+    before, opening, rest = path.read_text().partition(MARKERS[0])
+    _, closing, after = rest.partition(MARKERS[1])
+    if not opening or not closing:
+        raise ValueError(f"{path} has no {MARKERS[0]} ... {MARKERS[1]}; put them where figures belong")
+    path.write_text(f"{before}{opening}\n{text}\n{closing}{after}")
+
+
 def group_table(summary: dict[str, Any], row: str = "generated") -> str:
     """One row of the table by pose family, view and so on, as Markdown."""
     names = ("pck", "scene", *(f"error_{part}" for part in PARTS), "attributes", "identified_by_head")
