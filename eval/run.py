@@ -136,7 +136,10 @@ def signature(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str
         "suite": options.suite,
         "quick": options.quick,
         "settings": settings,
-        "evaluators": {"folder": os.path.relpath(options.evaluators, ROOT), "weights": weights_hash(options.evaluators)},
+        "evaluators": {
+            "folder": os.path.relpath(options.evaluators, ROOT),
+            "weights": weights_hash(options.evaluators),
+        },
         "versions": {m.__name__: m.__version__ for m in (torch, diffusers, transformers, np)},
         "machine": {
             "platform": platform.platform(),
