@@ -1,4 +1,4 @@
-"""The command line: `python -m bolid generate ...` and `python -m bolid pose ...`.
+"""The command line: `python -m bolid generate ...`, `pose`, `assemble`, `export`, `push`, `doctor`.
 
 Heavy imports wait until the arguments, files and names have been checked: a mistake is told in a second.
 """
@@ -32,6 +32,10 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_generate(commands.add_parser("generate", help="draw the person of a reference picture"))
     _add_pose(commands.add_parser("pose", help="write the skeleton map of the person in a picture"))
+    _add_assemble(commands.add_parser("assemble", help="build a full-body pipeline from public parts"))
+    _add_export(commands.add_parser("export", help="write a model's tokens as a file for stock tools"))
+    _add_push(commands.add_parser("push", help="upload a model to the Hugging Face Hub, with its card"))
+    commands.add_parser("doctor", help="what is here, what is missing, and how to get it")
     return parser
 
 
@@ -70,6 +74,38 @@ def _add_pose(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
 
 
+def _add_assemble(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--base", required=True, metavar="DIR|HUB_ID", help="a Stable Diffusion 1.5 or SDXL pipeline")
+    add("--body", required=True, metavar="FILE|REPO:FILE", help="an IP-Adapter Plus file made for that base")
+    add("--face", choices=("instantid", "pulid", "none"), default="none", help="face adapter (default none)")
+    add("--face-file", metavar="FILE|REPO:FILE", help="its file (default: the authors' own on the Hub)")
+    add("--pose", metavar="DIR|HUB_ID", help="a ControlNet for OpenPose skeletons (default: none)")
+    add("--image-encoder", metavar="DIR|REPO:DIR", help="vision encoder (default: beside the body file)")
+    add("--tokens", choices=("parts", "whole"), default="parts",
+        help="see the person part by part, or whole as IP-Adapter does (default parts)")  # fmt: skip
+    add("--output", required=True, metavar="DIR", help="folder to write; must be new or empty")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="folder or Hub id of a BoLID model")
+    add("--format", choices=("ip-adapter-plus",), required=True, help="layout of the file")
+    add("--output", required=True, metavar="FILE.safetensors", help="where to write")
+    add("--group", choices=("identity", "image"), default="identity",
+        help="the person's tokens, seen whole, or the image prompt's (default identity)")  # fmt: skip
+
+
+def _add_push(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="folder of a BoLID model")
+    add("repository", metavar="NAME/REPO", help="repository on the Hub; made where it is missing")
+    add("--card", metavar="CARD.md", help="model card, for example model_card.md (default: a stub)")
+    add("--private", action="store_true", help="make a new repository private")
+    add("--variant", metavar="NAME", help="name part of the weights' files, for example fp16")
+    add("--max-shard-size", metavar="SIZE", help="split larger weights, for example 2GB")
+
+
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="DIR|HUB_ID", help=f"default: {MINI}")
     parser.add_argument("--device", help="cpu, cuda, mps (default: cuda where there is one)")
@@ -91,7 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     warnings.simplefilter("ignore")  # libraries' notes to developers
     try:
-        return generate(options) if options.command == "generate" else pose(options)
+        commands = {"generate": generate, "pose": pose, "assemble": assemble, "export": export, "push": push,
+                    "doctor": doctor}  # fmt: skip
+        return commands[options.command](options)
     except ValueError as error:
         print(f"bolid: {' '.join(str(error).split())}", file=sys.stderr)
         return MISTAKE
@@ -202,6 +240,47 @@ def pose(options: argparse.Namespace) -> int:
     points[:, :2] = found.frame.to_source(points[:, :2], size)
     _save(Image.fromarray(np.ascontiguousarray(skeleton_map(points[None], *size)[0])), output)
     print(output)
+    return 0
+
+
+def assemble(options: argparse.Namespace) -> int:
+    """Build a pipeline from public parts."""
+    from bolid.assemble import assemble as build
+
+    print(
+        build(
+            options.base, options.body, options.output, face=options.face, face_file=options.face_file,
+            pose=options.pose, image_encoder=options.image_encoder, tokens=options.tokens,
+        )
+    )  # fmt: skip
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write a model's tokens as a file for stock tools."""
+    from bolid.export import export as write
+
+    print(write(load(find_model(options.model), "cpu"), options.output, options.group))
+    return 0
+
+
+def push(options: argparse.Namespace) -> int:
+    """Upload a model to the Hub."""
+    pipe = load(find_model(options.model), "cpu")
+    print(
+        pipe.push_to_hub(
+            options.repository, card=options.card, private=options.private or None, variant=options.variant,
+            max_shard_size=options.max_shard_size,
+        )
+    )  # fmt: skip
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:  # noqa: ARG001 - it has none
+    """Print what is on this machine, what will be used, and how to get what is missing."""
+    from bolid.doctor import report
+
+    print(report())
     return 0
 
 

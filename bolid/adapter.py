@@ -21,7 +21,7 @@ from .attention import (
     require_attached,
 )
 from .body import BodyNet
-from .encoder import IdentityResampler, ImageResampler
+from .encoder import WHOLE, IdentityResampler, ImageResampler
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ class AdapterInputs:
         """No body condition at all in these rows (bool [B]; None: all): identity by tokens alone."""
         return replace(self, pose_strength=_zero_rows(self.pose_strength, rows))
 
+    def __getitem__(self, rows: Tensor) -> AdapterInputs:
+        """Some rows, by indices [K] or a mask [B]."""
+        by_row = {n: v[rows] for n, v in vars(self).items() if isinstance(v, Tensor) and n != "part_ids"}
+        return replace(self, **by_row)
+
     def negative(self, rows: Tensor | None = None) -> AdapterInputs:
         """Guidance's negative half, in training as in inference: no identity, no image prompt."""
         return self.without_identity(rows).without_image(rows)
@@ -86,14 +91,16 @@ def part_scale(strength: Tensor, token_present: Tensor, part_ids: Tensor) -> tup
     strength as much as at 1, because a bias that all tokens share cancels in the softmax.
 
     Args:
-        strength: [B, 4], 0 or more.
+        strength: [B, 4], 0 or more. Tokens of the whole person (part id 4) have that of the weakest part, so
+            that a part at 0 has no influence.
         token_present: bool [B, N].
         part_ids: int64 [N].
 
     Returns:
         s̄ [B] (0 where no token has influence) and the bias [B, N] (`MASKED` at tokens of strength 0).
     """
-    token_strength = strength.float()[:, part_ids] * token_present  # [B, N]
+    strength = torch.cat([strength.float(), strength.float().amin(dim=1, keepdim=True)], dim=1)
+    token_strength = strength[:, part_ids] * token_present  # [B, N]
     scale = token_strength.amax(dim=1)
     active = token_strength > 0
     ratio = torch.where(active, token_strength / scale.clamp_min(1e-12)[:, None], 1.0)
@@ -111,13 +118,15 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
         vision_dim: width of the vision encoder's patches.
         latent_channels: channels of the VAE's latents.
         token_dim: width of identity and image tokens.
-        tokens_per_part: identity tokens of each part.
+        tokens_per_part: identity tokens of each part; with one entry, of the whole person.
         image_token_count: image-prompt tokens; 0 leaves the image prompt out.
         resampler_width, resampler_depth, resampler_heads, resampler_ffn_ratio: of the identity resampler.
         image_depth: layers of the image resampler.
         body_channels: BodyNet's channels per UNet level, finest first.
         body_blocks: BodyNet's residual blocks per level.
         zero_tokens: tokens of zero key and value beside the identity's, an attention sink (PuLID).
+        class_token: the resamplers see the vision encoder's class token before the patches, as IP-Adapter's
+            do (`part_patches`).
     """
 
     _supports_gradient_checkpointing = False
@@ -141,6 +150,7 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
         body_channels: tuple[int, ...] = (80, 96, 128),
         body_blocks: int = 1,
         zero_tokens: int = 0,  # noqa: ARG002 - read from the config
+        class_token: bool = False,  # noqa: ARG002 - read from the config
     ) -> None:
         super().__init__()
         shape = {"width": resampler_width, "heads": resampler_heads, "ffn_ratio": resampler_ffn_ratio}
@@ -201,7 +211,7 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
         """The UNet's names of the layers served."""
         return tuple(row["name"] for row in self.config.layer_table)
 
-    def _layer(self, name: str) -> IdentityAttention:
+    def layer(self, name: str) -> IdentityAttention:
         return cast(IdentityAttention, self.layers[_key(name)])
 
     def attach(self, unet: UNet2DConditionModel, matmul: bool = False) -> None:
@@ -217,8 +227,20 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
         require_attached(unet, self.layer_names)
 
     def encode_identity(self, patches: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Part patches [B, 4, L, D], present bool [B, 4] → tokens [B, N, C], token_present bool [B, N]."""
+        """Part patches [B, 4, L, D], present bool [B, 4] → tokens [B, N, C], token_present bool [B, N].
+
+        An adapter of the whole person takes [B, 1, L, D] and [B, 1].
+        """
         return self.resampler(patches, present)
+
+    def encode_whole(self, patches: Tensor) -> Tensor:
+        """Patches of the whole person [B, L, D] → tokens [B, N, C], all of part `WHOLE`."""
+        return self.resampler.whole(patches)
+
+    @property
+    def sees_whole(self) -> bool:
+        """Whether the adapter knows the whole person instead of its parts."""
+        return len(self.resampler.tokens) == 1
 
     def encode_image(self, patches: Tensor) -> Tensor:
         """Patches of the image prompt [B, L, D] → tokens [B, M, C].
@@ -233,7 +255,8 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
     @property
     def part_ids(self) -> Tensor:
         """Part of each identity token, int64 [N]."""
-        return self.resampler.part_ids
+        ids = self.resampler.part_ids
+        return ids + WHOLE if self.sees_whole else ids
 
     def forward(self, inputs: AdapterInputs) -> Conditions:
         """The same as `conditions`: what a wrapper for several processes calls."""
@@ -297,12 +320,12 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
         assert inputs.part_ids is not None
         scale, bias = part_scale(inputs.strength, inputs.token_present, inputs.part_ids)
         zeros = self.config.zero_tokens
-        pairs = {name: self._layer(name).identity(inputs.tokens, scale, zeros) for name in self.layer_names}
-        return _group(pairs, torch.nn.functional.pad(bias, (0, zeros)))
+        pairs = {name: self.layer(name).identity(inputs.tokens, scale, zeros) for name in self.layer_names}
+        return TokenGroup.from_pairs(pairs, torch.nn.functional.pad(bias, (0, zeros)))
 
     def _image_group(self, tokens: Tensor, scale: Tensor) -> TokenGroup:
-        pairs = {name: self._layer(name).image(tokens, scale) for name in self.layer_names}
-        return _group(pairs, tokens.new_zeros(tokens.shape[:2]))
+        pairs = {name: self.layer(name).image(tokens, scale) for name in self.layer_names}
+        return TokenGroup.from_pairs(pairs, tokens.new_zeros(tokens.shape[:2]))
 
     def _body(self, inputs: AdapterInputs) -> dict[str, Tensor]:
         """b · W_l f_l of every layer, {} without skeleton maps."""
@@ -311,7 +334,7 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
         assert inputs.pose_strength is not None  # filled in before
         levels = [f.flatten(2).transpose(1, 2) for f in self.body_net(inputs.skeleton, inputs.appearance)]
         return {
-            row["name"]: self._layer(row["name"]).residual(levels[row["level"]], inputs.pose_strength)
+            row["name"]: self.layer(row["name"]).residual(levels[row["level"]], inputs.pose_strength)
             for row in self.config.layer_table
         }
 
@@ -319,12 +342,6 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
 def _linear(projection: Any) -> nn.Linear:
     """A projection of diffusers' Attention, whose types say that it may be missing."""
     return projection
-
-
-def _group(pairs: dict[str, tuple[Tensor, Tensor]], bias: Tensor) -> TokenGroup:
-    keys = {name: pair[0] for name, pair in pairs.items()}
-    values = {name: pair[1] for name, pair in pairs.items()}
-    return TokenGroup(keys, values, bias)
 
 
 def _fill_strengths(inputs: AdapterInputs) -> AdapterInputs:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -46,13 +46,28 @@ class TokenGroup:
             return hidden
         return hidden * region_at(self.region, query.shape[-2]).to(query.dtype)[:, None]
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> TokenGroup:
-        return TokenGroup(
-            {name: function(keys) for name, keys in self.keys.items()},
-            {name: function(values) for name, values in self.values.items()},
-            function(self.bias),
-            None if self.region is None else function(self.region),
+    def join(self, hidden: Tensor, query: Tensor, layer: str) -> Tensor:
+        """The seam: what the layer has so far [B, heads, HW, d], with this group's term. Here a plain sum.
+
+        A group that must see the answer before it (PuLID's orthogonal form) overrides it.
+        """
+        return hidden + self.attend(query, layer)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        return replace(
+            self,
+            keys={name: function(keys) for name, keys in self.keys.items()},
+            values={name: function(values) for name, values in self.values.items()},
+            bias=function(self.bias),
+            region=None if self.region is None else function(self.region),
         )
+
+    @staticmethod
+    def from_pairs(pairs: Mapping[str, tuple[Tensor, Tensor]], bias: Tensor) -> TokenGroup:
+        """A group of each layer's (keys, values) and the bias that all layers share."""
+        keys = {name: pair[0] for name, pair in pairs.items()}
+        values = {name: pair[1] for name, pair in pairs.items()}
+        return TokenGroup(keys, values, bias)
 
 
 @dataclass(frozen=True)
@@ -152,6 +167,23 @@ def region_at(region: Tensor, length: int) -> Tensor:
     return F.adaptive_avg_pool2d(region, (height, width)).flatten(2).transpose(1, 2)
 
 
+def split_heads(
+    keys: Tensor, values: Tensor, heads: int, scale: Tensor, zeros: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Projected tokens [B, N, heads · d], strength [B] → keys / √d, strength · values.
+
+    Both are [B, heads, N + zeros, d]; zeros: tokens of zero key and value, an attention sink, so that a query
+    may ignore the identity.
+    """
+    keys = keys.unflatten(-1, (heads, -1)).transpose(1, 2)  # [B, heads, N, d]
+    values = values.unflatten(-1, (heads, -1)).transpose(1, 2)
+    keys = keys * keys.shape[-1] ** -0.5
+    values = values * scale.to(values.dtype)[:, None, None, None]
+    if zeros:
+        keys, values = F.pad(keys, (0, 0, 0, zeros)), F.pad(values, (0, 0, 0, zeros))
+    return keys.contiguous(), values.contiguous()
+
+
 class IdentityAttention(nn.Module):
     """The adapter's weights for one cross-attention layer.
 
@@ -175,26 +207,17 @@ class IdentityAttention(nn.Module):
     def identity(self, tokens: Tensor, scale: Tensor, zeros: int = 0) -> tuple[Tensor, Tensor]:
         """Tokens [B, N, token_dim], strength [B] → keys / √d, strength · values: [B, heads, N + zeros, d]."""
         tokens = tokens.to(self.to_k_id.weight.dtype)
-        return self._split(self.to_k_id(tokens), self.to_v_id(tokens), scale, zeros)
+        return split_heads(self.to_k_id(tokens), self.to_v_id(tokens), self.heads, scale, zeros)
 
     def image(self, tokens: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """The same for the image prompt's tokens [B, M, token_dim]."""
         tokens = tokens.to(self.to_k_image.weight.dtype)
-        return self._split(self.to_k_image(tokens), self.to_v_image(tokens), scale, 0)
+        return split_heads(self.to_k_image(tokens), self.to_v_image(tokens), self.heads, scale)
 
     def residual(self, features: Tensor, scale: Tensor) -> Tensor:
         """b · W_l f_l for body features [B, HW, body_dim] and pose strength b [B] → [B, HW, dim]."""
         hidden = self.body(features)
         return hidden * scale.to(hidden.dtype)[:, None, None]
-
-    def _split(self, keys: Tensor, values: Tensor, scale: Tensor, zeros: int) -> tuple[Tensor, Tensor]:
-        keys = keys.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, N, d]
-        values = values.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        keys = keys * keys.shape[-1] ** -0.5
-        values = values * scale.to(values.dtype)[:, None, None, None]
-        if zeros:  # tokens of zero key and value: an attention sink, so that a query may ignore the identity
-            keys, values = F.pad(keys, (0, 0, 0, zeros)), F.pad(values, (0, 0, 0, zeros))
-        return keys.contiguous(), values.contiguous()
 
 
 class IdentityAttnProcessor:
@@ -241,7 +264,7 @@ class IdentityAttnProcessor:
         if ip_hidden_states is not None:
             _check_rows(ip_hidden_states, query.shape[0])
             for group in ip_hidden_states.groups:
-                hidden_states = hidden_states + group.attend(query, self.layer)
+                hidden_states = group.join(hidden_states, query, self.layer)
         hidden_states = hidden_states.transpose(1, 2).flatten(2).to(query.dtype)  # [B, HW, heads · d]
         hidden_states = attn.to_out[1](attn.to_out[0](hidden_states))  # pyright: ignore[reportOptionalSubscript]
         if ip_hidden_states is not None and self.layer in ip_hidden_states.body:

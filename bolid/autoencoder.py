@@ -8,6 +8,7 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -144,6 +145,7 @@ class AvatarAutoencoder(ModelMixin, ConfigMixin):
             assert conv.bias is not None
             nn.init.zeros_(conv.bias)
 
+    @apply_forward_hook  # CPU offloading would not see it otherwise
     def encode(self, x: Tensor, return_dict: bool = True) -> EncoderOutput | tuple[Tensor]:
         """x: [B, 3, H, W] RGB in [-1, 1], H and W multiples of 8 -> latents [B, C, H/8, W/8]."""
         if x.shape[-1] % 8 or x.shape[-2] % 8:
@@ -153,6 +155,7 @@ class AvatarAutoencoder(ModelMixin, ConfigMixin):
         latents = self.quant_conv(self.encoder(x))
         return EncoderOutput(latents=latents) if return_dict else (latents,)
 
+    @apply_forward_hook
     def decode(
         self,
         z: Tensor,

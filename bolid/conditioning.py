@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,33 @@ from bolid.appearance import appearance_map
 from bolid.attention import Conditions
 from bolid.autoencoder import AvatarAutoencoder
 from bolid.body import pack_appearance
-from bolid.encoder import crop_parts, part_patches
+from bolid.encoder import WHOLE, crop_parts, crop_person, part_patches
 from bolid.identity import Identity
 from bolid.pictures import PictureSource, load_picture
 from bolid.pose import retarget, skeleton_map
 from bolid.reference import Reference, find_person
+from bolid.regions import head_regions, in_column, person_regions
+from bolid.request import Request
 
 LARGEST_PROMPT = 1024  # pixels a side; the vision encoder sees a few hundred at most
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request with its people encoded and its poses in place: what all conditions are made of.
+
+    people: a row each, None without identity; poses: a row each, [18, 3] in the frame of the picture to be
+    made and with the reference's proportions, or None.
+    """
+
+    request: Request
+    people: list[Identity] | None
+    poses: list[np.ndarray | None]
+
+    def of_person(self, index: int) -> Plan:
+        """One person of a group."""
+        people = None if self.people is None else self.people[index : index + 1]
+        return Plan(self.request.of_person(index), people, self.poses[index : index + 1])
 
 
 class ConditioningMixin:
@@ -36,6 +57,8 @@ class ConditioningMixin:
     feature_extractor: Any
     adapter: Any
     estimator: Any
+    face: Any
+    controlnet: Any
     vae_scale_factor: int
     _execution_device: torch.device
 
@@ -70,21 +93,25 @@ class ConditioningMixin:
         return find_person(self.estimator, picture, height, width, avatars_only=self.draws_avatars, what=what)
 
     @torch.no_grad()
-    def encode_identity(self, reference: Any) -> Identity:
+    def encode_identity(self, reference: Any, *, whole: bool = False, face: Any = None) -> Identity:
         """One person's `Identity`, to keep, save, mix, and hand in again as `reference`.
 
         reference: a picture (PIL, path, array), a `Reference`, an `Identity`, or a list of those of one
-        person.
+            person.
+        whole: see the person as one picture instead of part by part, as stock IP-Adapter pipelines do; it is
+            what `python -m bolid export` writes. An adapter made for the whole person always does.
+        face: `bolid.baselines.Features` of the person for the pipeline's face adapter; None asks the
+            estimator's face network, where there is one.
         Raises ValueError as `find_person`, or when an `Identity` was made by another model.
         """
         self._require("adapter", "image_encoder")
         sources = list(reference) if isinstance(reference, list | tuple) else [reference]
         if not sources:
             raise ValueError("reference is an empty list; give at least one picture of the person")
-        parts = [self._encode_one(source) for source in sources]
+        parts = [self._encode_one(source, whole, face) for source in sources]
         return parts[0] if len(parts) == 1 else Identity.join(parts)
 
-    def _encode_one(self, source: Any) -> Identity:
+    def _encode_one(self, source: Any, whole: bool, face: Any) -> Identity:
         if isinstance(source, Identity):
             expected = self.adapter.config.token_dim
             if source.tokens.shape[-1] != expected:
@@ -94,34 +121,85 @@ class ConditioningMixin:
                 )
             return source.to(self._execution_device, self.adapter.dtype)
         found = source if isinstance(source, Reference) else self.find_person(source)
-        found = found.resized(*self.picture_size)
-        image, labels = _pixels([found.image]), torch.from_numpy(found.parts.copy())[None]
-        crops, present = crop_parts(image, labels, size=self.image_encoder.config.image_size)
-        patches = self._patches(crops)
-        tokens, token_present = self.adapter.encode_identity(patches, present.to(patches.device))
-        return Identity(tokens[0], token_present[0], self.adapter.part_ids, (found,))
+        tokens, present, ids = self._tokens_of(found.resized(*self.picture_size), whole)
+        face_tokens = None if getattr(self, "face", None) is None else self._face_tokens(found, face)
+        return Identity(tokens, present, ids, (found.resized(*self.picture_size),), face_tokens)
 
-    def _patches(self, pictures: Tensor) -> Tensor:
+    def _tokens_of(self, found: Reference, whole: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens [N, C], present bool [N] and part ids [N] of a person at the model's picture size."""
+        adapter, size = self.adapter, self.image_encoder.config.image_size
+        image, labels = _pixels([found.image]), torch.from_numpy(found.parts.copy())[None]
+        folded = whole and not adapter.sees_whole  # the stock reading of an adapter that knows parts
+        crop = crop_person if whole or adapter.sees_whole else crop_parts
+        crops, present = crop(image, labels, size=size)
+        patches = self._patches(crops, adapter.config.class_token or folded)
+        present = present.to(patches.device)
+        if not folded:
+            tokens, token_present = adapter.encode_identity(patches, present)
+            return tokens[0], token_present[0], adapter.part_ids
+        tokens = adapter.encode_whole(patches[:, 0])[0]
+        seen = present[0].expand(len(tokens))
+        return tokens * seen[:, None], seen, torch.full_like(adapter.part_ids, WHOLE)
+
+    def _face_tokens(self, found: Reference, features: Any) -> Tensor | None:
+        """Tokens [M, C] of the face adapter; None: no face is seen. Raises ValueError without a network."""
+        features = features or self.face.features_of(found.image, self.estimator, self._execution_device)
+        return None if features is None else self.face.tokens(features)[0].to(self._execution_device)
+
+    def _patches(self, pictures: Tensor, class_token: bool = False) -> Tensor:
         """[..., 3, S, S] in [-1, 1] -> [..., L, D] in the adapter's type, normalised as this vision encoder
         wants.
         """
         processor = self.feature_extractor
         statistics = (None, None) if processor is None else (processor.image_mean, processor.image_std)
         pictures = pictures.to(self._execution_device)
-        return part_patches(self.image_encoder, pictures, *statistics).to(self.adapter.dtype)
+        patches = part_patches(self.image_encoder, pictures, *statistics, class_token=class_token)
+        return patches.to(self.adapter.dtype)
 
-    def prepare(self, request: inputs.Request) -> AdapterInputs | None:
-        """Everything the adapter needs for a call; None if nothing of BoLID takes part in it."""
-        given: dict[str, Tensor] = {}
+    def plan(self, request: Request) -> Plan:
+        """The request with people encoded and poses in place. Raises ValueError as `encode_identity`."""
         people = None
         if request.has_identity and request.people is not None:
             encoded = [self.encode_identity(person) for person in request.people]
-            people = inputs.as_list(encoded, "reference", request.rows)
-            given |= self._identity_inputs(people, request.strength)
-        if request.has_image:
-            given |= self._image_inputs(request)
-        if request.has_pose:
-            given |= self._body_inputs(request, people)
+            people = encoded if request.group else inputs.as_list(encoded, "reference", request.rows)
+        if not request.has_pose:
+            return Plan(request, people, [None] * len(request.poses))
+        if getattr(self, "controlnet", None) is None:
+            self._require("adapter")
+        return Plan(
+            request, people, [self._target(request, people, row) for row in range(len(request.poses))]
+        )
+
+    def _target(self, request: Request, people: list[Identity] | None, row: int) -> np.ndarray | None:
+        """One row's pose [18, 3], with the reference's proportions where wanted."""
+        pose = self._read_pose(request, row)
+        references = shown_references(request, people, row)
+        if pose is None or not request.retarget or not references:
+            return pose
+        return fitted(pose, references, request.strength[row])
+
+    def _read_pose(self, request: Request, row: int) -> np.ndarray | None:
+        source, (height, width) = request.poses[row], request.size
+        count = len(request.poses) if request.group else 1
+
+        def find(picture: PictureSource) -> Reference:
+            return self.find_person(picture, "pose picture")
+
+        if count > 1 and not inputs.is_placed(source):
+            column = (height, width // count)
+            pose = inputs.read_pose(source, *column, lambda picture: find(picture).resized(*column))
+            return None if pose is None else in_column(pose, row, count)
+        return inputs.read_pose(source, height, width, find)
+
+    def prepare(self, plan: Plan) -> AdapterInputs | None:
+        """Everything the adapter needs for a call; None if nothing of BoLID takes part in it."""
+        given: dict[str, Tensor] = {}
+        if plan.people is not None:
+            given |= self._identity_inputs(plan.people, plan.request.strength)
+        if plan.request.has_image:
+            given |= self._image_inputs(plan.request)
+        if plan.request.has_pose and self.adapter is not None:
+            given |= self._body_inputs(plan)
         return AdapterInputs(**given) if given else None
 
     def _identity_inputs(self, people: list[Identity], strength: np.ndarray) -> dict[str, Tensor]:
@@ -130,6 +208,10 @@ class ConditioningMixin:
         tokens, present = [], []
         for person in people:
             missing = len(longest) - len(person.tokens)
+            if not torch.equal(person.part_ids, longest[: len(person.tokens)]):
+                raise ValueError(
+                    "one call has people seen part by part and people seen whole; encode all of them alike"
+                )
             tokens.append(functional.pad(person.tokens, (0, 0, 0, missing)))
             present.append(functional.pad(person.present, (0, missing)))
         return {
@@ -139,7 +221,7 @@ class ConditioningMixin:
             "strength": torch.from_numpy(strength).to(tokens[0].device),
         }
 
-    def _image_inputs(self, request: inputs.Request) -> dict[str, Tensor]:
+    def _image_inputs(self, request: Request) -> dict[str, Tensor]:
         """Tokens of the image prompts; a row without one has strength 0."""
         self._require("adapter", "image_encoder")
         size = self.image_encoder.config.image_size
@@ -155,27 +237,22 @@ class ConditioningMixin:
         given = [0.0 if picture is None else request.image_strength for picture in request.pictures]
         return {"image_tokens": tokens, "image_strength": torch.tensor(given, device=tokens.device)}
 
-    def _body_inputs(self, request: inputs.Request, people: list[Identity] | None) -> dict[str, Tensor]:
+    def _body_inputs(self, plan: Plan) -> dict[str, Tensor]:
         """Skeleton maps and appearance maps, one per row; a row without pose has neither."""
-        self._require("adapter")
-        size = (request.height, request.width)
+        request = plan.request
+        rows, size = len(plan.poses), request.size
         device, dtype = self._execution_device, self.adapter.dtype
-        skeletons, maps = torch.zeros(request.rows, 3, *size), torch.zeros(request.rows, 4, *size)
-        given = torch.zeros(request.rows)
-        for row, source in enumerate(request.poses):
-            pose = inputs.read_pose(source, *size, lambda picture: self.find_person(picture, "pose picture"))
+        skeletons, maps = torch.zeros(rows, 3, *size), torch.zeros(rows, 4, *size)
+        given = torch.zeros(rows)
+        for row, pose in enumerate(plan.poses):
             if pose is None:
                 continue
             given[row] = request.pose_strength
-            strength = request.strength[row]
-            shown = people is not None and strength.max() > 0
-            references = [each.resized(*size) for each in people[row].references] if people and shown else []
-            if request.retarget and references:
-                pose = fitted(pose, references, strength)
             drawn = skeleton_map(pose[None], *size)[0]
             skeletons[row] = torch.from_numpy(drawn).permute(2, 0, 1) / 255
+            references = shown_references(request, plan.people, row)
             if references:
-                maps[row] = best_map(references, pose, strength)
+                maps[row] = best_map(references, pose, request.strength[row])
         appearance = self._pack(maps).to(dtype)
         return {
             "skeleton": skeletons.to(device, dtype),
@@ -202,6 +279,55 @@ class ConditioningMixin:
             negative = self.adapter.conditions(given.negative()).repeat(per_row)
             conditions = Conditions.cat(negative, conditions)
         return conditions.to(self._execution_device, self.unet.dtype)
+
+    def conditions_for(self, plan: Plan, per_row: int, guided: bool) -> Conditions | None:
+        """All conditions of a call; None if nothing of BoLID takes part in it.
+
+        Of several people each acts within the region of its own pose, so that nobody lends to another.
+        """
+        if not plan.request.group:
+            return self._together(plan, per_row, guided)
+        height, width = (side // self.vae_scale_factor for side in plan.request.size)
+        poses = np.stack([pose for pose in plan.poses if pose is not None])  # a group has a pose each
+        total = self._together(Plan(plan.request.of_scene(), None, [None]), per_row, guided)
+        for index, region in enumerate(person_regions(poses, height, width)):
+            one = self._together(plan.of_person(index), per_row, guided)
+            if one is not None:
+                one = one.within(region.expand(one.rows, 1, -1, -1).to(self._execution_device))
+                total = one if total is None else total + one
+        return total
+
+    def _together(self, plan: Plan, per_row: int, guided: bool) -> Conditions | None:
+        given = self.prepare(plan)
+        own = None if given is None else self.conditions(given, per_row, guided)
+        face = self._face_conditions(plan, per_row, guided)
+        if own is None or face is None:
+            return face if own is None else own
+        return own + face
+
+    def _face_conditions(self, plan: Plan, per_row: int, guided: bool) -> Conditions | None:
+        """The face adapter's tokens at the head's strength, on the head where the pose says where it is."""
+        faces = [person.face for person in plan.people or []]
+        known = [face for face in faces if face is not None]
+        if not known:
+            return None
+        self.adapter.require_attached(self.unet)
+        tokens = torch.stack([torch.zeros_like(known[0]) if face is None else face for face in faces])
+        given = torch.tensor([face is not None for face in faces])
+        strength = (torch.from_numpy(plan.request.strength[:, 0]) * given).to(tokens)
+        height, width = (side // self.vae_scale_factor for side in plan.request.size)
+        poses = np.stack([np.zeros((18, 3)) if pose is None else pose for pose in plan.poses])
+        region = head_regions(poses, height, width).to(tokens)
+        halves = [torch.zeros_like(strength), strength] if guided else [strength]
+        made = [self.face.face_conditions(tokens, each).within(region).repeat(per_row) for each in halves]
+        return Conditions.cat(*made).to(self._execution_device, self.unet.dtype)
+
+
+def shown_references(request: Request, people: list[Identity] | None, row: int) -> list[Reference]:
+    """A row's reference pictures at the size to be made; none where its strength is 0."""
+    if people is None or request.strength[row].max() <= 0:
+        return []
+    return [each.resized(*request.size) for each in people[row].references]
 
 
 def fitted(pose: np.ndarray, references: Sequence[Reference], strength: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from transformers import CLIPVisionModel
 from .pose import PARTS
 
 MARGIN = 0.1  # of a part's larger side, on each side of its box
+WHOLE = len(PARTS)  # part id of tokens of the whole person
 SEEN_PIXELS = 12  # fewer labelled pixels than this are a stray edge, not a part
 SHRINK = 3  # bilinear sampling may shrink this much before crops are sampled finer and averaged
 
@@ -32,19 +33,29 @@ def crop_parts(image: Tensor, parts: Tensor, size: int = 64) -> tuple[Tensor, Te
     Raises:
         ValueError: if picture and label map differ in size.
     """
-    if image.shape[0] != parts.shape[0] or image.shape[-2:] != parts.shape[-2:]:
-        raise ValueError(
-            f"The picture is {tuple(image.shape)}, its label map {tuple(parts.shape)}: same B, H, W please."
-        )
     labels = torch.arange(1, len(PARTS) + 1, device=parts.device)
-    masks = parts[:, None] == labels[:, None, None]  # [B, 4, H, W]
+    return _crop(image, parts[:, None] == labels[:, None, None], size)
+
+
+def crop_person(image: Tensor, parts: Tensor, size: int = 64) -> tuple[Tensor, Tensor]:
+    """Cuts the whole person out, as `crop_parts` cuts a part: crops [B, 1, 3, size, size], present [B, 1]."""
+    return _crop(image, parts[:, None] > 0, size)
+
+
+def _crop(image: Tensor, masks: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """A square crop around each of K masks [B, K, H, W] → [B, K, 3, size, size] and present [B, K]."""
+    if image.shape[0] != masks.shape[0] or image.shape[-2:] != masks.shape[-2:]:
+        raise ValueError(
+            f"The picture is {tuple(image.shape)}, its label map {(len(masks), *masks.shape[-2:])}: "
+            "same B, H, W please."
+        )
     present = masks.sum(dim=(-2, -1)) >= SEEN_PIXELS
     masks = masks & present[..., None, None]
     cut = (image[:, None] * masks[:, :, None]).flatten(0, 1)  # [B·4, 3, H, W]
     fine = math.ceil(max(image.shape[-2:]) / (SHRINK * size))
     grid = _square_grid(masks.flatten(0, 1), size * fine).to(cut.dtype)
     crops = F.grid_sample(cut, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return F.avg_pool2d(crops, fine).unflatten(0, (-1, len(PARTS))), present
+    return F.avg_pool2d(crops, fine).unflatten(0, masks.shape[:2]), present
 
 
 def _square_grid(masks: Tensor, size: int) -> Tensor:
@@ -73,14 +84,16 @@ def part_patches(
     crops: Tensor,
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
+    class_token: bool = False,
 ) -> Tensor:
-    """Patches of a frozen vision encoder, from its last layer but one, without the class token.
+    """Patches of a frozen vision encoder, from its last layer but one.
 
     Args:
         vision: a CLIP vision model; crops must have its image size.
         crops: [..., 3, size, size] in [-1, 1]: part crops [B, 4, ...] or whole pictures [B, ...].
         mean, std: per-channel statistics of pictures in [0, 1], as public CLIP models want them; None hands
             over [-1, 1] as it is, the convention of bolid-mini.
+        class_token: keep the class token in front of the patches, as stock IP-Adapter pipelines do.
 
     Returns:
         [..., L, D].
@@ -91,7 +104,8 @@ def part_patches(
         pixels = (pixels / 2 + 0.5 - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)
     states = vision(pixel_values=pixels.to(vision.dtype), output_hidden_states=True).hidden_states
     assert states is not None
-    return states[-2][:, 1:].unflatten(0, crops.shape[:-3])
+    kept = states[-2] if class_token else states[-2][:, 1:]
+    return kept.unflatten(0, crops.shape[:-3])
 
 
 class PerceiverAttention(nn.Module):
@@ -153,7 +167,7 @@ class Resampler(nn.Module):
         self.part_embedding = nn.Parameter(torch.randn(len(tokens), width) / width**0.5)
         self.proj_in = nn.Linear(vision_dim, width)
         self.layers = nn.ModuleList(
-            nn.ModuleList([PerceiverAttention(width, heads), _feed_forward(width, round(width * ffn_ratio))])
+            nn.ModuleList([PerceiverAttention(width, heads), feed_forward(width, round(width * ffn_ratio))])
             for _ in range(depth)
         )
         self.proj_out = nn.Linear(width, token_dim)
@@ -179,12 +193,27 @@ class Resampler(nn.Module):
         hidden = self.proj_in(patches.to(self.latents.dtype)) + self.part_embedding[:, None]
         hidden = hidden.flatten(0, 1)  # [B·parts, L, width]
         own, slots = self._slots()
-        queries = self.latents[0, own].repeat(rows, 1, 1)  # [B·parts, longest, width]
-        for attention, feed_forward in self.layers:  # pyright: ignore[reportGeneralTypeIssues]
-            queries = queries + attention(hidden, queries)
-            queries = queries + feed_forward(queries)
+        queries = self._ask(hidden, self.latents[0, own].repeat(rows, 1, 1))  # [B·parts, longest, width]
         queries = queries.unflatten(0, (rows, parts)).flatten(1, 2)[:, slots]
         return self.norm_out(self.proj_out(queries))
+
+    def whole(self, patches: Tensor) -> Tensor:
+        """patches of the whole person [B, L, D] → tokens [B, N, token_dim] of one group.
+
+        All parts' queries stand side by side and see the same patches and each other, under the mean of the
+        parts' embeddings: the one form of several parts that IP-Adapter Plus's layout can hold. With one part
+        it is `forward`; with several it is not what was trained.
+        """
+        hidden = self.proj_in(patches.to(self.latents.dtype)) + self.part_embedding.mean(dim=0)
+        queries = self._ask(hidden, self.latents.expand(len(hidden), -1, -1))
+        return self.norm_out(self.proj_out(queries))
+
+    def _ask(self, hidden: Tensor, queries: Tensor) -> Tensor:
+        """Queries [B, N, width] through all layers, over patches [B, L, width]."""
+        for attention, expansion in self.layers:  # pyright: ignore[reportGeneralTypeIssues]
+            queries = queries + attention(hidden, queries)
+            queries = queries + expansion(queries)
+        return queries
 
     def _slots(self) -> tuple[Tensor, Tensor]:
         """Which latent fills each place of [parts, longest], and the flat place of each token.
@@ -202,7 +231,7 @@ class Resampler(nn.Module):
         return torch.tensor(own, device=device), torch.tensor(slots, device=device)
 
 
-def _feed_forward(width: int, inner: int) -> nn.Sequential:
+def feed_forward(width: int, inner: int) -> nn.Sequential:
     return nn.Sequential(
         nn.LayerNorm(width),
         nn.Linear(width, inner, bias=False),

@@ -23,7 +23,8 @@ class Identity:
     """One person, from one or several references.
 
     tokens: float [N, C]; present: bool [N], False where the token's part was not seen; part_ids: int64 [N];
-    references: the pictures the tokens come from, for the appearance map.
+    references: the pictures the tokens come from, for the appearance map; face: tokens [M, C'] of the
+    pipeline's face adapter, None without one or without a face.
     Made by `BoLIDPipeline.encode_identity`; valid for that model only.
     """
 
@@ -31,6 +32,7 @@ class Identity:
     present: Tensor
     part_ids: Tensor
     references: tuple[Reference, ...] = ()
+    face: Tensor | None = None
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Identity:
         """The same on another device, tokens in another float type."""
@@ -39,16 +41,19 @@ class Identity:
             tokens=self.tokens.to(device=device, dtype=dtype),
             present=self.present.to(device=device),
             part_ids=self.part_ids.to(device=device),
+            face=None if self.face is None else self.face.to(device=device, dtype=dtype),
         )
 
     @staticmethod
     def join(identities: Sequence[Identity]) -> Identity:
-        """Several references of one person: their tokens side by side, [N_1 + N_2 + ..., C]."""
+        """Several references of one person: tokens side by side, [N_1 + N_2 + ..., C]; the faces' mean."""
+        faces = [identity.face for identity in identities if identity.face is not None]
         return Identity(
             torch.cat([identity.tokens for identity in identities]),
             torch.cat([identity.present for identity in identities]),
             torch.cat([identity.part_ids for identity in identities]),
             tuple(reference for identity in identities for reference in identity.references),
+            torch.stack(faces).mean(dim=0) if faces else None,
         )
 
     def mix(self, other: Identity, weight: float = 0.5) -> Identity:
@@ -73,12 +78,17 @@ class Identity:
         tokens = torch.lerp(self.tokens, other.tokens.to(self.tokens), share[:, None].to(self.tokens.dtype))
         heavier = other if weight > 0.5 else self
         present = self.present | other.present if 0 < weight < 1 else heavier.present
-        return Identity(tokens * present[:, None], present, self.part_ids, heavier.references)
+        face = heavier.face
+        if self.face is not None and other.face is not None:
+            face = torch.lerp(self.face, other.face.to(self.face), weight)
+        return Identity(tokens * present[:, None], present, self.part_ids, heavier.references, face)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one safetensors file (whole or not at all), the reference pictures included."""
         path = Path(path)
         tensors = {"tokens": self.tokens, "present": self.present, "part_ids": self.part_ids}
+        if self.face is not None:
+            tensors["face"] = self.face
         for index, reference in enumerate(self.references):
             tensors[f"reference.{index}.image"] = torch.from_numpy(reference.image.copy())
             tensors[f"reference.{index}.keypoints"] = torch.from_numpy(reference.keypoints.copy())
@@ -119,4 +129,6 @@ class Identity:
             )
             for index in range(count)
         )
-        return cls(tensors["tokens"], tensors["present"], tensors["part_ids"], references)
+        return cls(
+            tensors["tokens"], tensors["present"], tensors["part_ids"], references, tensors.get("face")
+        )

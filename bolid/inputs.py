@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,38 +40,6 @@ def count(value: Any, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{what} is {value!r}; it must be a whole number of 1 or more")
     return int(value)
-
-
-@dataclass(frozen=True)
-class Request:
-    """One call's conditions, checked, a row per prompt.
-
-    people: per person the list of sources (one person serves all rows), None without reference; poses,
-    pictures: per row a source or None; strength: float32 [rows, 4] per part; height, width: pixels.
-    """
-
-    rows: int
-    people: list[list[Any]] | None
-    poses: list[Any]
-    pictures: list[Any]
-    strength: np.ndarray
-    pose_strength: float
-    image_strength: float
-    retarget: bool
-    height: int
-    width: int
-
-    @property
-    def has_identity(self) -> bool:
-        return self.people is not None and float(self.strength.max()) > 0
-
-    @property
-    def has_image(self) -> bool:
-        return self.image_strength > 0 and any(picture is not None for picture in self.pictures)
-
-    @property
-    def has_pose(self) -> bool:
-        return self.pose_strength > 0 and any(pose is not None for pose in self.poses)
 
 
 def picture_size(
@@ -198,6 +165,17 @@ def _keypoints(value: Any) -> np.ndarray | None:
     except (TypeError, ValueError):
         return None
     return array if array.shape in ((18, 2), (18, 3)) else None
+
+
+def is_placed(pose: PoseSource) -> bool:
+    """Whether a pose says by itself where in the picture the person is: key-points or a skeleton map."""
+    if isinstance(pose, Pose) or _keypoints(pose) is not None:
+        return True
+    if isinstance(pose, str) and not _names_a_file(pose):
+        return False
+    if not isinstance(pose, str | Path | Image.Image | np.ndarray):
+        return False
+    return read_skeleton_map(np.asarray(load_picture(pose, "pose picture"))) is not None
 
 
 def read_pose(

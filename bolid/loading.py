@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from bolid.adapter import BoLIDAdapter
 from bolid.attention import cross_attentions
 from bolid.estimator import PersonEstimator
+from bolid.estimators.photo import PhotoEstimator  # also makes it known to diffusers' loader
 
 ADAPTER_FOLDERS = ("adapter", "image_encoder", "estimator")  # what `save_bolid_adapter` writes
 
@@ -30,25 +32,50 @@ class LoadingMixin:
         Returns a BoLIDPipeline or a BoLIDXLPipeline, whichever the repository's model_index.json asks for.
         kwargs: as of `DiffusionPipeline.from_pretrained` (dtype, variant, cache_dir, a component by name,
         ...). dtype is float32 unless given: left out, diffusers would read its models as float32 and
-        transformers its own as what the file holds.
-        Raises ValueError when there is no such folder or repository, or it is of another family.
+        transformers its own as what the file holds. use_safetensors is True unless given: .bin files are
+        read on demand only (use_safetensors=False), and then as plain tensors that can run nothing.
+        Raises ValueError when there is no such folder or repository, it is of another family, or its weights
+        are .bin files.
         """
         source = os.fspath(pretrained_model_name_or_path)
+        kwargs.setdefault("use_safetensors", True)
         if "torch_dtype" not in kwargs:
             kwargs.setdefault("dtype", torch.float32)
         family = _family(source, _read_index(cls, source, kwargs), cls)
         stock: Any = super(LoadingMixin, family)  # the diffusers class that `family` mixes this into
-        return stock.from_pretrained(source, **kwargs)
+        try:
+            return stock.from_pretrained(source, **kwargs)
+        except OSError as error:
+            if not kwargs["use_safetensors"] or "safetensors" not in str(error):
+                raise
+            raise ValueError(
+                f"{source!r} lacks a .safetensors file ({str(error).splitlines()[0]}); give "
+                "use_safetensors=False to read its .bin files, as plain tensors only"
+            ) from error
+
+    @classmethod
+    def from_pipe(cls, pipeline: Any, **kwargs: Any) -> Any:
+        """This pipeline around the components of another one, nothing copied; further ones by name.
+
+        As diffusers' own, but in the base's type unless `dtype` is given (diffusers would make it float32),
+        and with whatever autoencoder it has.
+        """
+        wanted = inspect.signature(cls.__init__).parameters
+        shared = {name: part for name, part in pipeline.components.items() if name in wanted}
+        if "torch_dtype" not in kwargs:
+            kwargs.setdefault("dtype", pipeline.unet.dtype)
+        stock: Any = super()
+        return stock.from_pipe(pipeline, **(shared | kwargs))
 
     def load_bolid_adapter(self, source: str | os.PathLike[str], **kwargs: Any) -> None:
         """Add an adapter to a plain base: the folders `adapter`, and `image_encoder` and `estimator` where
         there.
 
-        source: a local folder as written by `save_bolid_adapter`; kwargs go to each `from_pretrained`
-        (dtype, ...).
+        source: a local folder as written by `save_bolid_adapter`, or a repository of
+        `push_bolid_adapter_to_hub`; kwargs go to each `from_pretrained` (dtype, ...).
         Raises ValueError when the folder holds no adapter or one for another UNet.
         """
-        folder = Path(source)
+        folder = _adapter_folder(source)
         if not (folder / "adapter" / "config.json").is_file():
             raise ValueError(
                 f"{str(folder)!r} holds no adapter/config.json; give a folder of save_bolid_adapter"
@@ -56,11 +83,10 @@ class LoadingMixin:
         kwargs.setdefault("dtype", self.unet.dtype)
         loaded: dict[str, Any] = {"adapter": BoLIDAdapter.from_pretrained(folder / "adapter", **kwargs)}
         if (folder / "image_encoder").is_dir():
-            loaded["image_encoder"] = _vision_class(folder).from_pretrained(
-                folder / "image_encoder", **kwargs
-            )
+            place = folder / "image_encoder"
+            loaded["image_encoder"] = vision_class(place).from_pretrained(place, **kwargs)
         if (folder / "estimator").is_dir():
-            loaded["estimator"] = PersonEstimator.from_pretrained(folder / "estimator", **kwargs)
+            loaded["estimator"] = _estimator_class(folder).from_pretrained(folder / "estimator", **kwargs)
         for name, component in loaded.items():
             loaded[name] = component.to(self.unet.device).eval()
         require_fit(loaded["adapter"], self.unet)
@@ -80,6 +106,23 @@ class LoadingMixin:
         if self.adapter is not None:
             self.adapter.detach(self.unet)
         self.register_modules(adapter=None)
+
+
+def _adapter_folder(source: str | os.PathLike[str]) -> Path:
+    """A local folder, or the downloaded folders of a Hub repository."""
+    name = os.fspath(source)
+    if Path(name).is_dir() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=[f"{part}/*" for part in ADAPTER_FOLDERS]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(
+            f"{name!r} is neither a folder nor a repository of the Hub that can be reached; give a folder of "
+            "save_bolid_adapter (it holds adapter/config.json)"
+        ) from error
 
 
 def require_fit(adapter: BoLIDAdapter, unet: Any) -> None:
@@ -125,9 +168,15 @@ def _family(source: str, index: dict[str, Any], asked: type) -> Any:
     return asked if issubclass(asked, family) else family
 
 
-def _vision_class(folder: Path) -> Any:
-    """CLIP with its projection where the saved model has one, as IP-Adapter's encoders do."""
+def vision_class(folder: Path) -> Any:
+    """The class of a vision encoder's folder: CLIP, with its projection where it has one."""
     from transformers import AutoConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
-    names = AutoConfig.from_pretrained(folder / "image_encoder").architectures or []
+    names = AutoConfig.from_pretrained(folder).architectures or []
     return CLIPVisionModelWithProjection if "CLIPVisionModelWithProjection" in names else CLIPVisionModel
+
+
+def _estimator_class(folder: Path) -> Any:
+    """The class whose config lies in the folder: the mini network, or the names of public models."""
+    config: Any = PersonEstimator.load_config(folder / "estimator")
+    return PhotoEstimator if config.get("_class_name") == PhotoEstimator.__name__ else PersonEstimator

@@ -11,34 +11,48 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from PIL import Image
 from transformers import CLIPImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 import bolid.inputs as inputs
+import bolid.variants as variants
 from bolid.adapter import BoLIDAdapter
-from bolid.conditioning import ConditioningMixin
+from bolid.care import CareMixin
+from bolid.conditioning import ConditioningMixin, Plan
 from bolid.estimator import PersonEstimator
+from bolid.hub import HubMixin
 from bolid.loading import LoadingMixin, require_fit
 from bolid.pictures import PictureSource
+from bolid.pose import skeleton_map
+from bolid.refine import RefineMixin
+from bolid.request import Asked, Request, make_request
+from bolid.variants import Start, read_start
+
+OWN = ("adapter", "estimator", "face", "controlnet")  # components beside the stock ones
+PIECEWISE = ("adapter", "estimator", "face")  # called piece by piece, which offloading's hooks would not see
 
 
-class BoLIDMixin(ConditioningMixin, LoadingMixin):
+class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMixin):
     """What BoLID adds to a stock pipeline. Comes before it in the bases.
 
-    Components beside the stock ones: `adapter` (BoLIDAdapter), `image_encoder` (a CLIP vision model) and
-    `estimator` (PersonEstimator). Without them the pipeline is the stock one.
+    Components beside the stock ones: `adapter` (BoLIDAdapter), `image_encoder` (a CLIP vision model),
+    `estimator` (PersonEstimator), `face` (FaceAdapter) and `controlnet` (any ControlNet of skeleton maps).
+    Without them the pipeline is the stock one.
     """
 
     scheduler: Any
     config: Any
+    is_xl = False
 
     def _listen(self) -> None:
         """Put the adapter's processors into the UNet, if it fits. Its weights stay outside."""
-        if self.adapter is not None:
+        if self.adapter is not None and self.unet is not None:
             require_fit(self.adapter, self.unet)
             self.adapter.attach(self.unet)
 
@@ -62,6 +76,10 @@ class BoLIDMixin(ConditioningMixin, LoadingMixin):
         generator: Any = None,
         output_type: str = "pil",
         callback_on_step_end: Callable[..., Any] | None = None,
+        image: Any = None,
+        mask_image: Any = None,
+        strength: float | None = None,
+        control_image: Any = None,
         **kwargs: Any,
     ) -> Any:
         """Draw the person of `reference`, in `pose`, as `prompt` says.
@@ -70,10 +88,12 @@ class BoLIDMixin(ConditioningMixin, LoadingMixin):
             single ones serve all rows.
         reference: a picture of the person (PIL, path, uint8 array, `Reference`), a list of pictures of one
             person, an `Identity`, or for several prompts a list of `Identity` or of lists. None: the base
-            draws from text alone.
+            draws from text alone. Such a list with one text is several people in one picture, with a pose
+            each.
         pose: a name of `bolid.pose.POSE_NAMES`, a picture of a person, a skeleton map, key-points [18, 2|3]
             with x, y in [0, 1], a `Pose`, or None: then no body condition runs and the identity comes by
-            tokens alone.
+            tokens alone. For several people a list: names and pictures are set side by side, key-points and
+            skeleton maps are taken where they are. With a `controlnet` it gets the skeleton too.
         image_prompt: a picture whose scene or style is taken, with its strength, 0 or more.
         id_strength: 0 or more, for all parts or {part: strength} of head, upper, lower, feet (parts left
             out: 0.8). A part at 0 has no influence; all at 0 (without pose and image prompt) is exactly the
@@ -81,40 +101,30 @@ class BoLIDMixin(ConditioningMixin, LoadingMixin):
         pose_strength: 0 or more; 0 is as pose=None.
         retarget: give the pose the reference's proportions.
         num_inference_steps, guidance_scale: None takes the model's own defaults.
-        height, width: pixels, multiples of 8; None takes the model's own size.
+        height, width: pixels, multiples of 8; None takes the size of `image`, or else the model's own (for
+            several people as wide as they need).
         num_images_per_prompt: pictures of each prompt, side by side in the result.
         generator: a seed: picture j of every prompt is drawn from seed + j, whatever else is in the batch;
             or a list of seeds or torch.Generator, one per picture; or one torch.Generator, as in the stock
             pipeline.
         callback_on_step_end: called as in the stock pipeline; its first argument is this call's own copy of
             the pipeline, so setting `_interrupt` there stops this call only.
-        kwargs: further arguments of the stock pipeline.
+        image: a picture to start from, or one per prompt (img2img); with mask_image, white where it is to be
+            drawn anew (inpainting). strength: in (0, 1], how far to go from it; None: 0.8, and 1 with a mask.
+        control_image: a map for the pipeline's `controlnet`, or one per prompt; None: the skeleton of `pose`.
+        kwargs: further arguments of the stock pipeline that does the task.
 
         Returns: the stock pipeline's output. Raises ValueError for anything that cannot be used; nothing is
         guessed.
         """
-        valid = {
-            *inspect.signature(self.__call__).parameters,
-            *inspect.signature(super().__call__).parameters,  # pyright: ignore[reportAttributeAccessIssue]
-        }
-        inputs.known_arguments(kwargs, valid - {"kwargs"})
-        people = None if reference is None else inputs.person_rows(reference)
-        poses = inputs.pose_rows(pose)
-        pictures = list(image_prompt) if isinstance(image_prompt, list | tuple) else [image_prompt]
-        rows = inputs.row_count(prompt, kwargs.get("prompt_embeds"), people, poses, pictures)
-        size = inputs.picture_size(height, width, self.picture_size, self.vae_scale_factor)
-        request = inputs.Request(
-            rows=rows,
-            people=people,
-            poses=inputs.as_list(poses, "pose", rows),
-            pictures=inputs.as_list(pictures, "image_prompt", rows),
-            strength=inputs.part_strengths(id_strength, rows),
-            pose_strength=inputs.number(pose_strength, "pose_strength"),
-            image_strength=inputs.number(image_prompt_strength, "image_prompt_strength"),
-            retarget=retarget,
-            height=size[0],
-            width=size[1],
-        )
+        start = read_start(image, mask_image, strength, control_image)
+        asked = Asked(
+            prompt, kwargs.get("prompt_embeds"), reference, pose, image_prompt, image_prompt_strength,
+            id_strength, pose_strength, retarget, height, width,
+        )  # fmt: skip
+        default = start.size(self.vae_scale_factor) or self.picture_size
+        request = make_request(asked, default, self.vae_scale_factor)
+        self._known_arguments(kwargs, start)
         per_row = inputs.count(num_images_per_prompt, "num_images_per_prompt")
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         guidance = self.config.default_guidance_scale if guidance_scale is None else guidance_scale
@@ -122,31 +132,70 @@ class BoLIDMixin(ConditioningMixin, LoadingMixin):
             kwargs["callback_on_step_end"] = callback_on_step_end
         return self._run(
             request,
+            start,
             per_row,
-            prompt=inputs.text_rows(prompt, rows),
-            negative_prompt=inputs.text_rows(negative_prompt, rows, isinstance(prompt, list)),
+            prompt=inputs.text_rows(prompt, request.rows),
+            negative_prompt=inputs.text_rows(negative_prompt, request.rows, isinstance(prompt, list)),
             num_inference_steps=inputs.count(steps, "num_inference_steps"),
             guidance_scale=inputs.number(guidance, "guidance_scale"),
-            generator=inputs.generators(generator, rows, per_row),
+            generator=inputs.generators(generator, request.rows, per_row),
             output_type=output_type,
             **kwargs,
         )
 
-    def _run(self, request: inputs.Request, per_row: int, **kwargs: Any) -> Any:
-        """The stock call, on a copy: stock pipelines keep per-call state on themselves and their
-        scheduler.
+    def _known_arguments(self, kwargs: dict[str, Any], start: Start) -> None:
+        """Raises ValueError for an argument that neither this call nor the stock one it comes to knows."""
+        controlled = getattr(self, "controlnet", None) is not None
+        stock = variants.stock_class(self.is_xl, start.task, controlled).__call__
+        valid = {*inspect.signature(self.__call__).parameters, *inspect.signature(stock).parameters}
+        inputs.known_arguments(kwargs, valid - {"kwargs"})
+
+    def _run(self, request: Request, start: Start, per_row: int, **kwargs: Any) -> Any:
+        """The stock call, on a pipeline of this call's own: stock pipelines keep per-call state on themselves
+        and their scheduler.
         """
-        given = self.prepare(request)
-        if given is not None:
-            guided = kwargs["guidance_scale"] > 1 and self.unet.config.time_cond_proj_dim is None
+        plan = self.plan(request)
+        maps = self._control_maps(plan, start)
+        guided = kwargs["guidance_scale"] > 1 and self.unet.config.time_cond_proj_dim is None
+        conditions = self.conditions_for(plan, per_row, guided)
+        if conditions is not None:
             passed = kwargs.pop("cross_attention_kwargs", None) or {}
-            conditions = self.conditions(given, per_row, guided)
             kwargs["cross_attention_kwargs"] = {**passed, **conditions.kwargs()}
-        run = copy.copy(self)
-        run.scheduler = type(self.scheduler).from_config(self.scheduler.config)
-        stock = super(BoLIDMixin, run).__call__  # pyright: ignore[reportAttributeAccessIssue]
-        size = {"height": request.height, "width": request.width}
-        return stock(num_images_per_prompt=per_row, **size, **kwargs)
+        if maps is None and start.task == "text":
+            run = copy.copy(self)
+            run.scheduler = type(self.scheduler).from_config(self.scheduler.config)
+            stock = super(BoLIDMixin, run).__call__  # pyright: ignore[reportAttributeAccessIssue]
+            size = {"height": request.height, "width": request.width}
+            return stock(num_images_per_prompt=per_row, **size, **kwargs)
+        if maps is not None:
+            scale = kwargs.pop("controlnet_conditioning_scale", 1.0)
+            drawn = start.control is None  # a skeleton of ours, which pose_strength speaks of
+            kwargs["controlnet_conditioning_scale"] = scale * request.pose_strength if drawn else scale
+        return variants.draw(self, self.is_xl, request, start, maps, per_row, kwargs)
+
+    def _control_maps(self, plan: Plan, start: Start) -> list[Image.Image] | None:
+        """Maps for the ControlNet, one per row; None where it takes no part.
+
+        Raises ValueError for maps without a ControlNet, or rows with and without a pose.
+        """
+        rows, size = plan.request.rows, plan.request.size
+        if getattr(self, "controlnet", None) is None:
+            if start.control is not None:
+                raise ValueError(
+                    "control_image is given, but the pipeline has no controlnet; leave it out, or load one: "
+                    "BoLIDPipeline.from_pretrained(..., controlnet=ControlNetModel.from_pretrained(...))"
+                )
+            return None
+        if start.control is not None:
+            return start.rows_of(start.control, "control_image", rows, size)
+        given = [pose is not None for pose in plan.poses]
+        if not any(given):
+            return None
+        if not all(given):
+            raise ValueError("some rows have a pose, some none; with a controlnet give one to all or to none")
+        drawn = [skeleton_map(pose[None], *size)[0] for pose in plan.poses if pose is not None]
+        drawn = [np.maximum.reduce(drawn)] if plan.request.group else drawn
+        return [Image.fromarray(each) for each in drawn]
 
 
 class BoLIDPipeline(BoLIDMixin, StableDiffusionPipeline):
@@ -155,8 +204,8 @@ class BoLIDPipeline(BoLIDMixin, StableDiffusionPipeline):
     default_steps, default_guidance_scale: what a call takes when it says nothing.
     """
 
-    _optional_components = ["safety_checker", "feature_extractor", "image_encoder", "adapter", "estimator"]  # noqa: RUF012
-    _exclude_from_cpu_offload = ["safety_checker", "adapter", "estimator"]  # noqa: RUF012 - called piecewise
+    _optional_components = ["safety_checker", "feature_extractor", "image_encoder", *OWN]  # noqa: RUF012
+    _exclude_from_cpu_offload = ["safety_checker", *PIECEWISE]  # noqa: RUF012
 
     def __init__(
         self,
@@ -170,6 +219,8 @@ class BoLIDPipeline(BoLIDMixin, StableDiffusionPipeline):
         image_encoder: PreTrainedModel | None = None,
         adapter: BoLIDAdapter | None = None,
         estimator: PersonEstimator | None = None,
+        face: ModelMixin | None = None,
+        controlnet: ModelMixin | None = None,
         requires_safety_checker: bool = False,
         default_steps: int = 50,
         default_guidance_scale: float = 7.5,
@@ -186,6 +237,6 @@ class BoLIDPipeline(BoLIDMixin, StableDiffusionPipeline):
             "requires_safety_checker": requires_safety_checker,
         }
         super().__init__(**stock)
-        self.register_modules(adapter=adapter, estimator=estimator)
+        self.register_modules(adapter=adapter, estimator=estimator, face=face, controlnet=controlnet)
         self.register_to_config(default_steps=default_steps, default_guidance_scale=default_guidance_scale)
         self._listen()

@@ -12,7 +12,7 @@ from transformers import CLIPImageProcessor, PreTrainedModel, PreTrainedTokenize
 
 from bolid.adapter import BoLIDAdapter
 from bolid.estimator import PersonEstimator
-from bolid.pipeline import BoLIDMixin
+from bolid.pipeline import OWN, PIECEWISE, BoLIDMixin
 
 
 class BoLIDXLPipeline(BoLIDMixin, StableDiffusionXLPipeline):
@@ -24,9 +24,10 @@ class BoLIDXLPipeline(BoLIDMixin, StableDiffusionXLPipeline):
 
     _optional_components = [  # noqa: RUF012
         "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "image_encoder", "feature_extractor",
-        "adapter", "estimator",
+        *OWN,
     ]  # fmt: skip
-    _exclude_from_cpu_offload = ["adapter", "estimator"]  # noqa: RUF012 - called piecewise
+    _exclude_from_cpu_offload = [*PIECEWISE]  # noqa: RUF012
+    is_xl = True
 
     def __init__(
         self,
@@ -41,6 +42,8 @@ class BoLIDXLPipeline(BoLIDMixin, StableDiffusionXLPipeline):
         feature_extractor: CLIPImageProcessor | None = None,
         adapter: BoLIDAdapter | None = None,
         estimator: PersonEstimator | None = None,
+        face: ModelMixin | None = None,
+        controlnet: ModelMixin | None = None,
         force_zeros_for_empty_prompt: bool = True,
         add_watermarker: bool | None = None,
         default_steps: int = 50,
@@ -60,6 +63,6 @@ class BoLIDXLPipeline(BoLIDMixin, StableDiffusionXLPipeline):
             "add_watermarker": add_watermarker,
         }
         super().__init__(**stock)
-        self.register_modules(adapter=adapter, estimator=estimator)
+        self.register_modules(adapter=adapter, estimator=estimator, face=face, controlnet=controlnet)
         self.register_to_config(default_steps=default_steps, default_guidance_scale=default_guidance_scale)
         self._listen()

@@ -5,8 +5,9 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 from tiny_unets import make_pipeline, make_unet
 
+import bolid.attention as attention
 from bolid.adapter import AdapterInputs, BoLIDAdapter, part_scale
-from bolid.attention import Conditions, IdentityAttention
+from bolid.attention import Conditions
 
 OPTIONS = {"vision_dim": 12, "resampler_width": 16, "resampler_heads": 2, "tokens_per_part": (3, 2, 2, 1)}
 FAMILIES = ("sd15", "sdxl", "mini")
@@ -247,10 +248,8 @@ def test_stock_pipeline_takes_conditions_and_computes_keys_once(monkeypatch):
     assert torch.equal(draw(), before)
     inputs = make_inputs(adapter, rows=1)
     calls = []
-    split = IdentityAttention._split
-    monkeypatch.setattr(
-        IdentityAttention, "_split", lambda self, *rest: calls.append(1) or split(self, *rest)
-    )
+    split = attention.split_heads
+    monkeypatch.setattr(attention, "split_heads", lambda *given: calls.append(1) or split(*given))
     off = adapter(inputs.negative().without_pose())
     assert torch.equal(draw(cross_attention_kwargs=Conditions.cat(off, off).kwargs()), before)
     calls.clear()

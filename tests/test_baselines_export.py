@@ -95,7 +95,6 @@ def test_stock_pipelines_read_the_file(tmp_path: Path) -> None:
 def test_what_the_layout_cannot_hold_is_refused() -> None:
     unet = tiny_unet("sd15")
     for options, group, match in (
-        ({"tokens_per_part": (8, 8, 8, 4)}, "identity", "4 parts that never see each other"),
         ({"resampler_depth": 6}, "identity", "6 layers"),
         ({"resampler_ffn_ratio": 8}, "identity", "256 feed-forward channels"),
         ({"resampler_width": 96, "resampler_heads": 1}, "image", "96 channels a head"),

@@ -12,14 +12,12 @@ from official_files import (
     LAYOUTS,
     checkpoint,
     numbers,
-    run_unet,
     tiny_unet,
 )
 from opened_baselines import features, mixed, opened
 from torch import Tensor
 from torch.testing import assert_close
 
-from bolid.attention import attach
 from bolid.baselines import Features, build_baseline, load_baseline, split_checkpoint
 
 INCOMPLETE = "Missing key|lacks|is missing|incomplete|serves|no known|layout of"
@@ -115,11 +113,7 @@ def test_encoded_blanks_must_be_given() -> None:
         opened("ip-adapter-plus_sdxl").negative(features("ip-adapter-plus_sdxl"))
 
 
-def test_orthogonal_tokens_need_their_processor() -> None:
-    unet = tiny_unet("sdxl")
-    baseline = opened("pulid_v1", unet)
-    attach(unet, baseline.layer_names)
-    with pytest.raises(ValueError, match="attach"):
-        run_unet(unet, cross_attention_kwargs=mixed(baseline, "pulid_v1", ortho="v1").kwargs())
+def test_unknown_orthogonal_forms_are_refused() -> None:
+    baseline = opened("pulid_v1", tiny_unet("sdxl"))
     with pytest.raises(ValueError, match="'off', 'v1' or 'v2'"):
         mixed(baseline, "pulid_v1", ortho="v3")

@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -74,6 +74,56 @@ def make_mini(seed: int = 0) -> BoLIDPipeline:
     return pipe
 
 
+def make_sd15(seed: int = 0) -> BoLIDPipeline:
+    """A pipeline of Stable Diffusion 1.5's shape: noise is predicted, the autoencoder is a KL one."""
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=2,
+        cross_attention_dim=TEXT,
+        norm_num_groups=8,
+    )
+    pipe = BoLIDPipeline(
+        vae=make_vae(),
+        text_encoder=CLIPTextModel(_text_config()).eval(),
+        tokenizer=make_tokenizer(),
+        unet=unet.eval(),
+        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
+        default_steps=2,
+        default_guidance_scale=2.0,
+        **_own_components(unet),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def make_vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=64,
+    ).eval()
+
+
+def make_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
+    """A ControlNet for a UNet that acts (its last layers do not start from zero)."""
+    torch.manual_seed(5)
+    controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 4, 4, 4))
+    for layer in (*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block):
+        torch.nn.init.normal_(layer.weight, std=0.1)
+    torch.nn.init.normal_(controlnet.controlnet_cond_embedding.conv_out.weight, std=0.1)
+    return controlnet.eval()
+
+
 def make_xl(seed: int = 0) -> BoLIDXLPipeline:
     """The same on a UNet and text encoders of SDXL's shape."""
     torch.manual_seed(seed)
@@ -93,15 +143,8 @@ def make_xl(seed: int = 0) -> BoLIDXLPipeline:
         cross_attention_dim=2 * TEXT,
         norm_num_groups=8,
     )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-        norm_num_groups=4,
-    )
     pipe = BoLIDXLPipeline(
-        vae=vae.eval(),
+        vae=make_vae(),
         text_encoder=CLIPTextModel(_text_config()).eval(),
         text_encoder_2=CLIPTextModelWithProjection(_text_config()).eval(),
         tokenizer=make_tokenizer(),
@@ -115,6 +158,9 @@ def make_xl(seed: int = 0) -> BoLIDXLPipeline:
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+MAKERS = {"mini": make_mini, "sd15": make_sd15, "xl": make_xl}
 
 
 def _own_components(unet: UNet2DConditionModel) -> dict[str, Any]:

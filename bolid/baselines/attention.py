@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..attention import (
-    Conditions,
-    IdentityAttention,
-    IdentityAttnProcessor,
-    TokenGroup,
-    _check_rows,
-    _heads,
-    region_at,
-)
+from ..attention import TokenGroup, region_at, split_heads
 from .records import Ortho
 
 ID_TOKENS = 5  # tokens of PuLID v1 whose share of the attention its form v2 asks for; v1.1 kept the number
@@ -44,15 +34,13 @@ class TokenAttention(nn.Module):
     def forward(self, tokens: Tensor, scale: Tensor, zeros: int = 0) -> tuple[Tensor, Tensor]:
         """Tokens [B, N, C], strength [B] → keys / √d, strength · values: [B, heads, N + zeros, d]."""
         tokens = tokens.to(self.to_k.dtype)
-        split: Any = IdentityAttention._split
-        return split(self, F.linear(tokens, self.to_k), F.linear(tokens, self.to_v), scale, zeros)
+        keys, values = F.linear(tokens, self.to_k), F.linear(tokens, self.to_v)
+        return split_heads(keys, values, self.heads, scale, zeros)
 
 
 @dataclass(frozen=True)
 class OrthogonalGroup(TokenGroup):
     """A group of tokens of which the part along the text's answer is taken away (PuLID).
-
-    Needs `OrthogonalAttnProcessor`; the plain one would leave the difference out, so it is refused.
 
     Args:
         ortho: "v1" takes the whole part away, "v2" only as far as queries do not look at the ID tokens.
@@ -60,12 +48,8 @@ class OrthogonalGroup(TokenGroup):
 
     ortho: Ortho = "v2"
 
-    def attend(self, query: Tensor, layer: str) -> Tensor:  # noqa: ARG002
-        raise ValueError("Orthogonal tokens need OrthogonalAttnProcessor: call baseline.attach(unet) first.")
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> OrthogonalGroup:
-        plain = super().map(function)
-        return OrthogonalGroup(plain.keys, plain.values, plain.bias, plain.region, self.ortho)
+    def join(self, hidden: Tensor, query: Tensor, layer: str) -> Tensor:
+        return (hidden.float() + self.term(hidden, query, layer)).to(query.dtype)
 
     def term(self, text: Tensor, query: Tensor, layer: str) -> Tensor:
         """What is added to the text's answer h [B, heads, HW, d]; id is s · Attn(query, keys, values).
@@ -74,7 +58,7 @@ class OrthogonalGroup(TokenGroup):
         v1: id − p; v2: id + (m − 1) · p, where m is the share of the first five tokens in a softmax of
         unscaled scores, averaged over the heads.
         """
-        text, answer = text.float(), super().attend(query, layer).float()
+        text, answer = text.float(), self.attend(query, layer).float()
         along = text * (text * answer).sum(dim=-2, keepdim=True) / text.square().sum(dim=-2, keepdim=True)
         if self.region is not None:  # outside of it nothing was asked and nothing is taken away
             along = along * region_at(self.region, query.shape[-2])[:, None]
@@ -84,42 +68,6 @@ class OrthogonalGroup(TokenGroup):
         share = (query @ keys.transpose(-1, -2)).softmax(dim=-1).mean(dim=1, keepdim=True)  # [B, 1, HW, N]
         share = share[..., :ID_TOKENS].sum(dim=-1, keepdim=True)
         return answer + (share - 1) * along
-
-
-class OrthogonalAttnProcessor(IdentityAttnProcessor):
-    """IdentityAttnProcessor whose groups may be orthogonal; equal to it for all others."""
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-        ip_hidden_states: Conditions | None = None,
-    ) -> Tensor:
-        """As the parent's; orthogonal groups see the text's answer. Only of the layers of `attach`."""
-        groups = () if ip_hidden_states is None else ip_hidden_states.groups
-        if not any(isinstance(group, OrthogonalGroup) for group in groups):
-            return super().__call__(
-                attn, hidden_states, encoder_hidden_states, attention_mask, temb, ip_hidden_states
-            )
-        assert ip_hidden_states is not None
-        query = _heads(attn, attn.to_q(hidden_states), attn.norm_q)
-        _check_rows(ip_hidden_states, query.shape[0])
-        hidden = self._text(attn, query, hidden_states, encoder_hidden_states, attention_mask)
-        for group in groups:
-            if isinstance(group, OrthogonalGroup):
-                hidden = (hidden.float() + group.term(hidden, query, self.layer)).to(query.dtype)
-            else:
-                hidden = hidden + group.attend(query, self.layer)
-        hidden = hidden.transpose(1, 2).flatten(2).to(query.dtype)
-        out: Any = attn.to_out
-        hidden = out[1](out[0](hidden))
-        if self.layer in ip_hidden_states.body:
-            hidden = hidden + ip_hidden_states.body[self.layer].to(hidden.dtype)
-        hidden = hidden + hidden_states if attn.residual_connection else hidden
-        return hidden / attn.rescale_output_factor
 
 
 class LowRank(nn.Module):

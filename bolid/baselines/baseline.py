@@ -13,9 +13,8 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..adapter import _group
-from ..attention import Conditions, attach, cross_attentions, detach
-from .attention import LowRank, OrthogonalAttnProcessor, TokenAttention, hook_low_rank, orthogonal, strengths
+from ..attention import Conditions, TokenGroup, attach, detach
+from .attention import LowRank, TokenAttention, hook_low_rank, orthogonal, strengths
 from .checkpoint import Parts, read_checkpoint, split_checkpoint
 from .layers import build_layers, build_updates
 from .projectors import (
@@ -127,7 +126,7 @@ class Baseline(nn.Module):
         rows = strengths(scale, len(tokens), tokens)
         named = zip(self.layer_names, self.layers, strict=True)
         pairs = {name: layer(tokens, rows, zeros) for name, layer in named}
-        group = _group(pairs, tokens.new_zeros(len(tokens), tokens.shape[1] + zeros))
+        group = TokenGroup.from_pairs(pairs, tokens.new_zeros(len(tokens), tokens.shape[1] + zeros))
         return Conditions(len(tokens), (orthogonal(group, self.method.ortho if ortho is None else ortho),))
 
     def attach(self, unet: UNet2DConditionModel, update_scale: float = 1.0) -> None:
@@ -137,9 +136,6 @@ class Baseline(nn.Module):
         """
         self.detach(unet)
         attach(unet, self.layer_names)
-        found = cross_attentions(unet)
-        for name in self.layer_names:
-            found[name].set_processor(OrthogonalAttnProcessor(name))  # pyright: ignore[reportArgumentType]
         updates: Any = dict(zip(self.update_names, self.updates, strict=True))
         self._handles = hook_low_rank(unet, updates, update_scale)
 

@@ -3,16 +3,20 @@
 Stock loaders build a resampler of four layers, heads of 64 channels and a fourfold feed-forward network. A
 smaller one of ours is the same function with zeros around it: heads are filled up with channels of zero
 query and key, the feed-forward network with units of zero output, and missing layers are layers of zero
-output. A larger one, several parts, or an attention sink cannot be written.
+output. A larger one or an attention sink cannot be written. Of several parts the queries stand side by side
+over the whole person, under the mean of the parts' embeddings (`Resampler.whole`): what is written is what
+`BoLIDPipeline.encode_identity(reference, whole=True)` computes, not what the adapter was trained for.
 
-What stock pipelines do differently with it: they hand the class token over with the patches (ours see
-patches only), normalise pixels as their `feature_extractor` says, and their negative half has the tokens of
+What stock pipelines do differently with it: they hand the class token over with the patches (so does
+`whole=True`), normalise pixels as their `feature_extractor` says, and their negative half has the tokens of
 an encoded blank picture where ours has none. Body condition and appearance map are not in the file.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
+from pathlib import Path
 from typing import Any, Literal
 
 import safetensors.torch
@@ -30,15 +34,24 @@ Group = Literal["identity", "image"]
 
 
 def export_ip_adapter_plus(adapter: BoLIDAdapter, path: str | os.PathLike[str], group: Group) -> None:
-    """Writes a .safetensors file that `load_ip_adapter` of diffusers opens. Raises as `ip_adapter_plus`."""
-    safetensors.torch.save_file(ip_adapter_plus(adapter, group), os.fspath(path))
+    """Writes, whole or not at all, a .safetensors file that `load_ip_adapter` of diffusers opens.
+
+    Raises as `ip_adapter_plus`.
+    """
+    state, target = ip_adapter_plus(adapter, group), Path(path)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        safetensors.torch.save_file(state, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def ip_adapter_plus(adapter: BoLIDAdapter, group: Group) -> dict[str, Tensor]:
     """Flat weights in IP-Adapter Plus layout, equal in their tokens to ours on the same patches.
 
     Args:
-        group: "identity" for the tokens of a person seen as one part, "image" for the image prompt's.
+        group: "identity" for the tokens of the whole person, "image" for the image prompt's.
 
     Raises:
         ValueError: if the group does not exist or is no function that the layout can hold.
@@ -53,7 +66,7 @@ def ip_adapter_plus(adapter: BoLIDAdapter, group: Group) -> dict[str, Tensor]:
     state = {f"image_proj.{name}": weight for name, weight in plus_resampler(resampler).items()}
     suffix = "id" if group == "identity" else "image"
     for index, name in enumerate(_stock_order(adapter)):
-        layer: Any = adapter._layer(name)
+        layer: Any = adapter.layer(name)
         for kind in ("k", "v"):
             weight = getattr(layer, f"to_{kind}_{suffix}").weight
             state[f"ip_adapter.{2 * index + 1}.to_{kind}_ip.weight"] = weight
@@ -61,12 +74,12 @@ def ip_adapter_plus(adapter: BoLIDAdapter, group: Group) -> dict[str, Tensor]:
 
 
 def plus_resampler(resampler: Resampler) -> dict[str, Tensor]:
-    """A resampler of one part in the sizes that stock loaders expect. Raises as `ip_adapter_plus`."""
+    """`Resampler.whole` in the sizes that stock loaders expect. Raises as `ip_adapter_plus`."""
     _require_exportable(resampler)
     own = {name: weight.detach() for name, weight in resampler.state_dict().items()}
     width = own["latents"].shape[-1]
     state = {name: own[name] for name in ("latents", "proj_in.weight")}
-    state["proj_in.bias"] = own["proj_in.bias"] + own["part_embedding"][0]
+    state["proj_in.bias"] = own["proj_in.bias"] + own["part_embedding"].mean(dim=0)
     for name in ("proj_out", "norm_out"):
         state |= {f"{name}.{kind}": own[f"{name}.{kind}"] for kind in ("weight", "bias")}
     for index in range(DEPTH):
@@ -81,11 +94,6 @@ def plus_resampler(resampler: Resampler) -> dict[str, Tensor]:
 def _require_exportable(resampler: Resampler) -> None:
     layers: Any = resampler.layers
     width, attention, inner = resampler.latents.shape[-1], layers[0][0], layers[0][1][1].out_features
-    if len(resampler.tokens) != 1:
-        raise ValueError(
-            f"The tokens come from {len(resampler.tokens)} parts that never see each other; the layout knows "
-            "one picture. Train an adapter of tokens_per_part with one entry, or export the image prompt."
-        )
     for what, have, most in (
         ("layers", len(layers), DEPTH),
         ("channels a head", width // attention.heads, HEAD_DIM),

@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from ..encoder import ImageResampler, PerceiverAttention, _feed_forward
+from ..encoder import ImageResampler, PerceiverAttention, feed_forward
 
 HEAD_DIM = 64  # of every official resampler; the files do not say it
 State = Mapping[str, Tensor]
@@ -40,15 +40,15 @@ def resampler_sizes(state: State, prefix: str = "") -> dict[str, int]:
 def perceiver_layers(width: int, heads: int, depth: int, inner: int) -> nn.ModuleList:
     """The layers of a resampler as the files name them: `<layer>.0` attention, `<layer>.1` feed-forward."""
     return nn.ModuleList(
-        nn.ModuleList([PerceiverAttention(width, heads), _feed_forward(width, inner)]) for _ in range(depth)
+        nn.ModuleList([PerceiverAttention(width, heads), feed_forward(width, inner)]) for _ in range(depth)
     )
 
 
 def run_layers(layers: nn.ModuleList, patches: Tensor, queries: Tensor) -> Tensor:
     """queries [B, N, W] through all layers; patches [B, L, W] stay."""
-    for attention, feed_forward in layers:  # pyright: ignore[reportGeneralTypeIssues]
+    for attention, expansion in layers:  # pyright: ignore[reportGeneralTypeIssues]
         queries = queries + attention(patches, queries)
-        queries = queries + feed_forward(queries)
+        queries = queries + expansion(queries)
     return queries
 
 

@@ -1,0 +1,127 @@
+"""What the file of `python -m bolid export --format ip-adapter-plus` costs: tokens alone, by part or whole.
+
+    python eval/export_cost.py --count 64 --output runs/export-cost.md
+
+The exported file holds tokens only, and of an adapter that knows parts one reading over the whole person,
+which was not trained. Pictures of held-out pairs are drawn without a pose from: text alone; the adapter's own
+tokens by part; the whole-person tokens that are exported; the picture of the person as an image prompt (the
+other group that can be exported); and, as our own pipeline does, tokens by part with pose and appearance map.
+Text names pose, view and scene, not the person. Figures are by the mini evaluators.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bolid.encoder import crop_person
+from bolid.evaluation.pairs import Pairs, held_out_pairs
+from bolid.evaluation.scores import Evaluators, score
+from bolid.pose import PARTS, Pose, known
+
+ERRORS = tuple(f"error_{part}" for part in PARTS)  # mean RGB distance inside the truth's part
+FIGURES = ("attributes", "identified_by_body", "scene", *ERRORS)
+BATCH = 16  # pictures drawn at once
+
+
+def rows_of(pipe: Any, references: list[Any]) -> dict[str, dict[str, Any]]:
+    """Row -> arguments of the call for these references; "posed" is taken out by `drawn`."""
+    by_parts = [pipe.encode_identity(each) for each in references]
+    whole = [pipe.encode_identity(each, whole=True) for each in references]
+    people = [crop_of(pipe, each) for each in references]
+    prompted = {"image_prompt": people, "image_prompt_strength": 1.0}
+    return {
+        "text alone": {},
+        "tokens by part": {"reference": by_parts, "id_strength": 1.0},
+        "whole-person tokens (exported)": {"reference": whole, "id_strength": 1.0},
+        "the person as image prompt (exported)": prompted,
+        "tokens by part, pose, appearance map": {"reference": by_parts, "id_strength": 1.0, "posed": True},
+    }
+
+
+def crop_of(pipe: Any, found: Any) -> np.ndarray:
+    """The person cut out on grey, uint8 [S, S, 3]."""
+    import torch
+
+    image = torch.from_numpy(found.image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    crop, _ = crop_person(
+        image, torch.from_numpy(found.parts.copy())[None], pipe.image_encoder.config.image_size
+    )
+    return ((crop[0, 0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+
+
+def drawn(pipe: Any, pairs: Pairs, chunk: slice, asked: dict[str, Any], steps: int) -> np.ndarray:
+    """Pictures uint8 [n, H, W, 3] of a chunk; every row draws from the same noise."""
+    asked = dict(asked)
+    numbers = range(*chunk.indices(len(pairs)))
+    pose = [Pose(known(pairs.keypoints[row])) for row in numbers] if asked.pop("posed", False) else None
+    images = pipe(
+        [pairs.prompt[row] for row in numbers], pose=pose, generator=list(numbers),
+        output_type="np",
+        num_inference_steps=steps, **asked,
+    ).images  # fmt: skip
+    return np.round(images.clip(0, 1) * 255).astype(np.uint8)
+
+
+def measure(pipe: Any, evaluators: Evaluators, pairs: Pairs, steps: int) -> dict[str, dict[str, float]]:
+    """Row -> figure -> mean over the pairs whose reference shows a person."""
+    found: list[Any] = []
+    for picture in pairs.reference:
+        found.append(pipe.find_person(picture))  # avatars of the held-out set are all found
+    pictures: dict[str, list[np.ndarray]] = {}
+    for start in range(0, len(pairs), BATCH):
+        chunk = slice(start, min(start + BATCH, len(pairs)))
+        for row, asked in rows_of(pipe, found[chunk]).items():
+            pictures.setdefault(row, []).append(drawn(pipe, pairs, chunk, asked, steps))
+    _, reading = evaluators.read(pairs.reference)
+    table = {}
+    for row, chunks in pictures.items():
+        values = score(np.concatenate(chunks), pairs, evaluators, reading).values
+        table[row] = {name: float(np.nanmean(values[name])) for name in FIGURES}
+    return table
+
+
+def markdown(table: dict[str, dict[str, float]], note: str) -> str:
+    lines = ["| Conditions | " + " | ".join(FIGURES) + " |", "|---" * (len(FIGURES) + 1) + "|"]
+    for row, figures in table.items():
+        cells = [
+            f"{value:.1f}" if name.startswith("error_") else f"{value:.3f}" for name, value in figures.items()
+        ]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", note, ""])
+
+
+def main() -> None:
+    """Measure and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="models/bolid-mini")
+    parser.add_argument("--count", type=int, default=64, help="held-out pairs (default 64)")
+    parser.add_argument("--steps", type=int, default=8, help="denoising steps (default 8)")
+    parser.add_argument("--output", required=True, metavar="FILE.md")
+    options = parser.parse_args()
+
+    from bolid import BoLIDPipeline
+    from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
+
+    pipe = BoLIDPipeline.from_pretrained(options.model)
+    pipe.set_progress_bar_config(disable=True)
+    evaluators = Evaluators(
+        PoseEvaluator.from_pretrained("models/evaluators/pose").eval(),
+        AppearanceEvaluator.from_pretrained("models/evaluators/appearance").eval(),
+    )
+    pairs = held_out_pairs(options.count, *pipe.picture_size, processes=1)
+    table = measure(pipe, evaluators, pairs, options.steps)
+    command = f"`python eval/export_cost.py --count {options.count} --steps {options.steps}`"
+    text = markdown(table, f"{options.count} held-out pairs, seed = row, {options.model}; {command}.")
+    Path(options.output).parent.mkdir(parents=True, exist_ok=True)
+    Path(options.output).write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

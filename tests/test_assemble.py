@@ -1,0 +1,262 @@
+"""A pipeline out of public parts, and tokens for stock tools: files in the official layouts, tiny bases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+from official_files import VISION, checkpoint, nested, numbers, tiny_unet
+from stock_pipelines import draw, stock
+from tiny_pipelines import make_controlnet, make_mini, make_reference, make_sd15, make_tokenizer, make_xl
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
+
+from bolid import BoLIDPipeline, BoLIDXLPipeline, Identity
+from bolid.__main__ import main
+from bolid.assemble import assemble
+from bolid.baselines import Features
+from bolid.encoder import crop_person
+from bolid.export import export
+from bolid.training.bases import open_base
+
+EXACT = {"rtol": 0.0, "atol": 1e-4}
+PERSON = make_reference("standing", 96, 64)
+
+
+def text_config(width: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=54, hidden_size=width, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=16, projection_dim=24, eos_token_id=53, bos_token_id=52, pad_token_id=53,
+    )  # fmt: skip
+
+
+def base(family: str, folder: Path) -> str:
+    """A stock pipeline around the tiny UNet that the official files of these tests are for, saved."""
+    torch.manual_seed(0)
+    small: dict[str, Any] = {f"{side}_block_out_channels": (4,) * 4 for side in ("encoder", "decoder")}
+    vae = AutoencoderTiny(**small, num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4)
+    common: dict[str, Any] = {
+        "vae": vae.eval(), "unet": tiny_unet(family), "tokenizer": make_tokenizer(),
+        "scheduler": DDIMScheduler(steps_offset=1, clip_sample=False), "feature_extractor": None,
+    }  # fmt: skip
+    if family == "sd15":
+        text: Any = CLIPTextModel(text_config(64))
+        pipe: Any = StableDiffusionPipeline(
+            **common, text_encoder=text, safety_checker=None, requires_safety_checker=False
+        )
+    else:
+        common |= {"text_encoder": CLIPTextModel(text_config(32)), "tokenizer_2": make_tokenizer()}
+        second = CLIPTextModelWithProjection(text_config(32))
+        pipe = StableDiffusionXLPipeline(**common, text_encoder_2=second, add_watermarker=False)
+    pipe.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bases, body files with their vision encoder beside them, ControlNets and face files."""
+    root = tmp_path_factory.mktemp("parts")
+    torch.manual_seed(1)
+    vision = CLIPVisionConfig(
+        hidden_size=VISION, intermediate_size=16, num_hidden_layers=2, num_attention_heads=4, image_size=32,
+        patch_size=8, projection_dim=8,
+    )  # fmt: skip
+    CLIPVisionModelWithProjection(vision).save_pretrained(root / "image_encoder")
+    for family in ("sd15", "sdxl"):
+        base(family, root / family)
+        safetensors.torch.save_file(
+            checkpoint(f"ip-adapter-plus_{family}"), root / f"plus_{family}.safetensors"
+        )
+        make_controlnet(tiny_unet(family)).save_pretrained(root / f"pose_{family}")
+    torch.save(nested(checkpoint("instantid")), root / "instantid.bin")
+    safetensors.torch.save_file(checkpoint("pulid_v1"), root / "pulid.safetensors")
+    return root
+
+
+def opened(folder: Path) -> Any:
+    pipe = BoLIDPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_the_command_builds_a_pipeline_that_draws(
+    family: str, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["assemble", "--base", parts / family, "--body", parts / f"plus_{family}.safetensors"]
+    arguments += ["--pose", parts / f"pose_{family}", "--output", tmp_path / "made"]
+    assert main([str(each) for each in arguments]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "made")
+    needed = (
+        "unet",
+        "adapter",
+        "image_encoder",
+        "text_encoder",
+        "vae",
+        "scheduler",
+        "controlnet",
+        "estimator",
+    )
+    assert all(
+        (tmp_path / "made" / name).is_dir() for name in needed
+    )  # what training starts from, and the pose
+    pipe = opened(tmp_path / "made")
+    assert type(pipe) is (BoLIDPipeline if family == "sd15" else BoLIDXLPipeline)
+    options: dict[str, Any] = {"guidance_scale": 3.0, "height": 96, "width": 64}
+    seen = draw(pipe, reference=PERSON, pose="sitting", **options)
+    assert torch.isfinite(seen).all()
+    for other in ({"pose": "lying"}, {"pose": None}, {"id_strength": {"upper": 0.0}}, {"reference": None}):
+        assert not torch.allclose(
+            seen, draw(pipe, **({"reference": PERSON, "pose": "sitting"} | options | other))
+        )
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+    frozen = open_base(tmp_path / "made")  # training's own door
+    assert frozen.unet is not None
+    assert frozen.image_encoder.config.hidden_size == pipe.adapter.config.vision_dim
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_seen_whole_it_is_ip_adapter_plus(family: str, parts: Path, tmp_path: Path) -> None:
+    """The same picture as stock diffusers with the same file, and exported it is the file again."""
+    body = parts / f"plus_{family}.safetensors"
+    assemble(str(parts / family), str(body), tmp_path / "made", tokens="whole")
+    pipe = opened(tmp_path / "made")
+    ours = draw(pipe, reference=PERSON, id_strength=1.0, guidance_scale=1.0, height=64, width=64)
+    export(pipe, tmp_path / "again.safetensors")
+    before, after = (safetensors.torch.load_file(path) for path in (body, tmp_path / "again.safetensors"))
+    assert before.keys() == after.keys()
+    for name, weight in before.items():
+        assert torch.equal(weight, after[name]), name
+    torch.testing.assert_close(stock_picture(pipe, body, height=64, width=64), ours, **EXACT)
+
+
+def stock_picture(pipe: Any, file: Path, **options: Any) -> torch.Tensor:
+    """What stock diffusers draws of PERSON with a file in IP-Adapter Plus layout."""
+    found = PERSON.resized(*pipe.picture_size)
+    image = torch.from_numpy(found.image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    crop, _ = crop_person(
+        image, torch.from_numpy(found.parts.copy())[None], pipe.image_encoder.config.image_size
+    )
+    with torch.no_grad():
+        patches = pipe._patches(crop, class_token=True)  # what `encode_image` of the stock pipelines gives
+    pipe.adapter.detach(pipe.unet)
+    plain = stock(pipe)
+    plain.load_ip_adapter(str(file.parent), subfolder="", weight_name=file.name, image_encoder_folder=None)
+    plain.set_ip_adapter_scale(1.0)
+    noise = torch.Generator().manual_seed(7)
+    common: dict[str, Any] = {
+        "num_inference_steps": 2,
+        "output_type": "latent",
+        "guidance_scale": 1.0,
+        **options,
+    }
+    return plain("a beach", ip_adapter_image_embeds=[patches], generator=noise, **common).images
+
+
+class TestExport:
+    @pytest.mark.parametrize("maker", [make_sd15, make_xl])
+    def test_a_stock_pipeline_draws_what_we_draw(self, maker: Any, tmp_path: Path) -> None:
+        """An adapter that knows four parts, written as whole-person tokens."""
+        pipe = maker()
+        person = pipe.encode_identity(PERSON, whole=True)
+        ours = draw(pipe, reference=person, id_strength=1.0, guidance_scale=1.0)
+        by_parts = draw(pipe, reference=PERSON, id_strength=1.0, guidance_scale=1.0)
+        assert not torch.allclose(ours, by_parts, atol=1e-3)  # it is another reading of the same weights
+        file = export(pipe, tmp_path / "tokens.safetensors")
+        torch.testing.assert_close(stock_picture(pipe, file), ours, **EXACT)
+
+    def test_the_command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        make_sd15().save_pretrained(tmp_path / "model")
+        command = ["export", str(tmp_path / "model"), "--format", "ip-adapter-plus", "--output"]
+        assert main([*command, str(tmp_path / "person.safetensors")]) == 0
+        assert main([*command, str(tmp_path / "scene.safetensors"), "--group", "image"]) == 0
+        keys = safetensors.torch.load_file(tmp_path / "person.safetensors").keys()
+        assert {
+            "image_proj.latents",
+            "ip_adapter.1.to_k_ip.weight",
+        } <= keys  # ComfyUI tells the kind by these
+        assert main([*command, str(tmp_path / "person.bin")]) == 2
+        assert main([*command, str(tmp_path / "nowhere" / "person.safetensors")]) == 2
+        assert "must end in .safetensors" in capsys.readouterr().err
+        assert len(list(tmp_path.glob("*.safetensors"))) == 2
+
+    def test_whole_persons_keep_the_rules_of_strength(self, tmp_path: Path) -> None:
+        pipe = make_mini()
+        person = pipe.encode_identity(PERSON, whole=True)
+        weak = draw(pipe, reference=person, id_strength=0.5)
+        assert torch.equal(weak, draw(pipe, reference=person, id_strength={"head": 0.5, "upper": 1.0}))
+        assert torch.equal(draw(pipe, reference=person, id_strength={"feet": 0.0}), draw(pipe))
+        assert torch.equal(draw(pipe, reference=Identity.load(person.save(tmp_path / "p.safetensors")),
+                                id_strength=0.5), weak)  # fmt: skip
+        with pytest.raises(ValueError, match="seen part by part and people seen whole"):
+            draw(pipe, ["a", "b"], [person, pipe.encode_identity(PERSON)])
+
+
+class TestFaces:
+    def test_instantid(self, parts: Path, tmp_path: Path) -> None:
+        made = assemble(
+            str(parts / "sdxl"), str(parts / "plus_sdxl.safetensors"), tmp_path / "made",
+            face="instantid", face_file=str(parts / "instantid.bin"),
+        )  # fmt: skip
+        pipe = opened(made)
+        options: dict[str, Any] = {"pose": "standing", "height": 96, "width": 64, "guidance_scale": 3.0}
+        people = [
+            pipe.encode_identity(PERSON, face=Features(face=numbers(name, (1, 512), 2.0))) for name in "ab"
+        ]
+        first, second = (draw(pipe, reference=person, **options) for person in people)
+        assert not torch.allclose(first, second)
+        none = [draw(pipe, reference=person, id_strength={"head": 0.0}, **options) for person in people]
+        assert torch.equal(*none)
+        kept = Identity.load(people[0].save(tmp_path / "a.safetensors"))
+        assert torch.equal(draw(pipe, reference=kept, **options), first)
+        rows = draw(pipe, ["a beach"] * 2, people, **options)
+        torch.testing.assert_close(rows[1:], second, **EXACT)
+
+    def test_a_face_without_features_says_what_is_needed(self, parts: Path, tmp_path: Path) -> None:
+        body = str(parts / "plus_sdxl.safetensors")
+        made = assemble(
+            str(parts / "sdxl"),
+            body,
+            tmp_path / "made",
+            face="pulid",
+            face_file=str(parts / "pulid.safetensors"),
+        )
+        with pytest.raises(ValueError, match=r"needs features of .*EVA02"):
+            opened(made).encode_identity(PERSON)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"body": "instantid.bin"}, "is of instantid; give an IP-Adapter Plus"),
+        ({"body": "plus_sdxl.safetensors"}, "cross-attentions, the UNet has|made for|needs"),
+        ({"body": "nowhere.safetensors"}, "no file"),
+        ({"pose": "pose_sdxl"}, "made for another base: its"),
+        ({"face": "instantid", "face_file": "pulid.safetensors"}, "is of pulid-v1, not of instantid"),
+        ({"face": "smile"}, "must be instantid, pulid or none"),
+        ({"base": "image_encoder"}, "give the folder of a saved pipeline"),
+    ],
+)
+def test_parts_that_do_not_fit(parts: Path, tmp_path: Path, options: dict[str, str], message: str) -> None:
+    given: dict[str, Any] = {"base": "sd15", "body": "plus_sd15.safetensors", **options}
+    given |= {name: str(parts / value) for name, value in given.items() if name != "face"}
+    with pytest.raises(ValueError, match=message):
+        assemble(output=tmp_path / "made", **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_is_not_overwritten(parts: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is there already; give a new folder"):
+        assemble(str(parts / "sd15"), str(parts / "plus_sd15.safetensors"), tmp_path)
+    assert np.array_equal([path.name for path in tmp_path.iterdir()], ["notes.txt"])

@@ -1,0 +1,108 @@
+"""Repositories on the Hub, against a stand-in on this machine: pushing, both readers, and what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_hub import local_hub
+from tiny_pipelines import make_sd15
+
+from bolid.hub import card_text, write_hub_layout
+
+TESTS = Path(__file__).parent
+# One process for all of it: importing diffusers is what such a test costs.
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+sys.modules["bolid"] = None  # not installed
+from diffusers import DiffusionPipeline
+try:
+    DiffusionPipeline.from_pretrained("me/ready", trust_remote_code=True)
+except ImportError as error:
+    print("missing:", error)
+for name in [name for name in sys.modules if name.startswith("bolid") or "diffusers_modules" in name]:
+    del sys.modules[name]
+
+from tiny_pipelines import make_reference, make_xl
+from stock_pipelines import draw
+from bolid import BoLIDPipeline
+pipe, person = make_xl(), make_reference()
+expected = draw(pipe, reference=person, pose="sitting")
+print("pushed:", pipe.push_to_hub("me/whole", card={card!r}, variant="fp16", max_shard_size="60KB"))
+print("again:", pipe.push_to_hub("me/whole", card={card!r}, variant="fp16", max_shard_size="60KB"))
+pipe.push_bolid_adapter_to_hub("me/adapter")
+ours = BoLIDPipeline.from_pretrained("me/whole", variant="fp16")
+theirs = DiffusionPipeline.from_pretrained("me/whole", variant="fp16", trust_remote_code=True)
+for opened in (ours, theirs):
+    opened.set_progress_bar_config(disable=True)
+    same = (draw(opened, reference=person, pose="sitting") == expected).all().item()
+    print("opened:", type(opened).__module__, type(opened).__name__, same)
+ours.unload_bolid_adapter()
+ours.load_bolid_adapter("me/adapter")
+print("adapter:", (draw(ours, reference=person, pose="sitting") == expected).all().item())
+try:
+    ours.load_bolid_adapter("me/nowhere")
+except ValueError as error:
+    print("nowhere:", error)
+"""
+
+
+def test_two_readers_of_one_repository(tmp_path: Path) -> None:
+    hub, card = tmp_path / "hub", tmp_path / "card.md"
+    card.write_text("---\nlibrary_name: diffusers\n---\n# What it is\n")
+    make_sd15().save_pretrained(hub / "me" / "ready")
+    write_hub_layout(hub / "me" / "ready", "")
+    with local_hub(hub) as (address, asked):
+        environment = os.environ | {
+            "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0",
+            "HF_TOKEN": "hf_none", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
+            "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        script = SCRIPT.format(tests=str(TESTS), card=str(card))
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, cwd=TESTS.parent, capture_output=True, text=True
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+    assert "needs the package bolid: install it by `pip install bolid`" in lines["missing"]
+    assert lines["pushed"].startswith(f"{address}/me/whole/commit/")
+    assert lines["again"] == lines["pushed"]
+    assert done.stdout.count("BoLIDXLPipeline True") == 2
+    assert lines["adapter"] == "True"
+    assert "neither a folder nor a repository" in lines["nowhere"]
+    repository = hub / "me" / "whole"
+    assert (repository / "README.md").read_text() == card.read_text()
+    assert not [path for path in repository.rglob("*") if path.suffix in (".bin", ".pt")]
+    assert list((repository / "unet").glob("*.fp16-00001-of-*.safetensors"))
+    assert (hub / "me" / "adapter" / "adapter" / "config.json").is_file()
+    assert any(line.startswith("POST api/models/me/whole/commit") for line in asked)
+
+
+def test_the_layout_opens_from_a_folder_too(tmp_path: Path) -> None:
+    from bolid import BoLIDPipeline
+
+    make_sd15().save_pretrained(tmp_path)
+    write_hub_layout(tmp_path, "card")
+    index: dict[str, Any] = json.loads((tmp_path / "model_index.json").read_text())
+    assert index["_class_name"] == ["pipeline", "BoLIDPipeline"]
+    assert index["adapter"] == ["bolid_adapter", "BoLIDAdapter"]
+    for file in ("pipeline.py", "adapter/bolid_adapter.py", "estimator/bolid_estimator.py"):
+        compile((tmp_path / file).read_text(), file, "exec")
+    opened = BoLIDPipeline.from_pretrained(tmp_path)
+    assert type(opened) is BoLIDPipeline
+    opened.save_pretrained(tmp_path / "again")
+    again = json.loads((tmp_path / "again" / "model_index.json").read_text())
+    assert again["_class_name"] == "BoLIDPipeline"
+    assert again["adapter"] == ["bolid.adapter", "BoLIDAdapter"]
+
+
+def test_cards(tmp_path: Path) -> None:
+    assert "says nothing yet of data, training, figures, limits" in card_text(None, "me/x")
+    with pytest.raises(ValueError, match="does not exist; give the path of a Markdown file"):
+        card_text(tmp_path / "missing.md", "me/x")
