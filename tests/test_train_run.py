@@ -1,6 +1,7 @@
 """`python train/run.py` as people call it: trains, stops on SIGTERM with a checkpoint, goes on, refuses in a
 sentence."""
 
+import json
 import os
 import signal
 import subprocess
@@ -47,7 +48,7 @@ def test_terminated_run_saves_and_goes_on(tmp_path):
     while not log.is_file() and time.monotonic() < limit:
         time.sleep(0.2)
     running.send_signal(signal.SIGTERM)
-    assert running.wait(timeout=60) == 0
+    assert running.wait(timeout=60) == 143
     (saved,) = list_checkpoints(tmp_path / "out")
     step = int(saved.name.split("-")[1])
     assert step >= 20
@@ -78,3 +79,54 @@ def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path, arguments, message)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+LAUNCHERS = {
+    "torchrun": ("torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+    "accelerate": (
+        "accelerate.commands.launch",
+        *("--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"),
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_launchers_start_two_processes_and_a_run_goes_on_with_one(tmp_path, launcher):
+    environment = os.environ | {
+        "ACCELERATE_USE_CPU": "true",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
+    small = ("data.train_size=8", "train_batch_size=2", "validation_steps=0")
+    _, *arguments = command(tmp_path, "--max_train_steps", "2", *small)
+    launch = [sys.executable, "-m", *LAUNCHERS[launcher], *arguments]
+    done = subprocess.run(launch, check=True, env=environment, capture_output=True, text=True)
+    assert done.stdout.count("exported to") == 1
+    facts = json.loads((tmp_path / "out" / "checkpoint-2" / "run.json").read_text())
+    assert (facts["processes"], facts["global_batch"]) == (2, 4)
+    small = ("data.train_size=8", "train_batch_size=4", "validation_steps=0")
+    more = command(tmp_path, "--max_train_steps", "3", "--resume_from_checkpoint", "latest", *small)
+    done = subprocess.run(more, check=True, env=environment, capture_output=True, text=True)
+    assert "global_batch" not in done.stderr  # the same rows go on
+    facts = json.loads((tmp_path / "out" / "checkpoint-3" / "run.json").read_text())
+    assert (facts["processes"], facts["global_batch"]) == (1, 4)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_on_sigterm(tmp_path):
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    small = ("data.train_size=8", "train_batch_size=2", "logging_steps=1")
+    _, *arguments = command(tmp_path, "--max_train_steps", "100000", *small)
+    running = subprocess.Popen(
+        [sys.executable, "-m", *LAUNCHERS["torchrun"], *arguments], env=environment, stderr=subprocess.PIPE
+    )
+    log = tmp_path / "out" / "log.jsonl"
+    limit = time.monotonic() + 240
+    while not log.is_file() and time.monotonic() < limit:
+        time.sleep(0.2)
+    running.send_signal(signal.SIGTERM)
+    running.communicate(timeout=120)
+    (saved,) = list_checkpoints(tmp_path / "out")
+    assert json.loads((saved / "run.json").read_text())["processes"] == 2

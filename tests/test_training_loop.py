@@ -2,7 +2,14 @@
 can't use."""
 
 import dataclasses
+import importlib.util
+import json
 import os
+import resource
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -11,7 +18,8 @@ import torch
 from bolid.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from bolid.training.config import TrainConfig, build, load_config
 from bolid.training.data import Rows, batch_indices
-from bolid.training.loop import train
+from bolid.training.feed import Feed
+from bolid.training.loop import make_accelerator, require_whole_weights, train
 from bolid.training.objectives.autoencoder import AutoencoderObjective, AutoencoderOptions
 
 OPTIONS = AutoencoderOptions(4, (12, 12, 12, 12), (1, 1, 1), (1, 1, 1), crop=16)
@@ -104,6 +112,141 @@ def test_not_finite_loss_stops_and_keeps_the_checkpoint(tmp_path):
             rows(4),
         )
     assert list_checkpoints(tmp_path)
+
+
+@contextmanager
+def full_disk(limit_bytes: int) -> Iterator[None]:
+    """Inside, no file can grow beyond the limit: what the kernel answers is an OSError, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_full_disk_keeps_the_old_checkpoint_and_goes_on_until_the_last_chance(tmp_path, caplog):
+    train(config(tmp_path, max_train_steps=2, checkpointing_steps=2), objective(), rows(), rows(4))
+    again = config(tmp_path, checkpointing_steps=2, resume_from_checkpoint="latest")
+    with full_disk(20_000), pytest.raises(OSError, match="Free some space"):
+        train(again, objective(), rows(), rows(4))
+    assert "Training goes on" in caplog.text
+    assert "checkpoint-4" in caplog.text
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-2"]
+    assert not list(tmp_path.glob(".partial*"))
+    train(again, objective(), rows(), rows(4))
+    assert list_checkpoints(tmp_path)[-1].name == "checkpoint-6"
+
+
+def test_latest_passes_over_a_broken_checkpoint(tmp_path, caplog):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, {"step": step}, {}, limit=0)
+    broken = tmp_path / "checkpoint-2" / "state.pt"
+    broken.write_bytes(broken.read_bytes()[:100])
+    assert load_checkpoint(tmp_path, "latest") == {"step": 1}
+    assert "remove that folder" in caplog.text
+    with pytest.raises(ValueError, match="resume from the one before"):
+        load_checkpoint(tmp_path, str(tmp_path / "checkpoint-2"))
+
+
+def test_unknown_checkpoint_names_those_that_are_there(tmp_path):
+    save_checkpoint(tmp_path, 7, {"step": 7}, {}, limit=0)
+    with pytest.raises(ValueError, match="checkpoint-7"):
+        load_checkpoint(tmp_path, str(tmp_path / "checkpoint-8"))
+
+
+class Terminated(AutoencoderObjective):
+    """Gets a SIGTERM in the middle of its third step."""
+
+    def forward(self, batch, _draws=None):
+        assert _draws is not None
+        if _draws.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().forward(batch, _draws)
+
+
+def test_sigterm_saves_first_and_exports_nothing(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    assert train(config(tmp_path), Terminated(OPTIONS), rows(), rows(4)) is None
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-3"]
+    assert not (tmp_path / "export").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_facts_lie_beside_every_checkpoint(tmp_path, caplog):
+    train(config(tmp_path, gradient_accumulation_steps=2), objective(), rows(), rows(4))
+    facts = json.loads((tmp_path / "checkpoint-3" / "run.json").read_text())
+    assert facts["step"] == 3
+    assert facts["global_batch"] == 8
+    assert facts["git_revision"] is None or len(facts["git_revision"].removesuffix("+changes")) == 40
+    assert load_config(tmp_path / "checkpoint-3" / "config.yaml").gradient_accumulation_steps == 2
+    longer = config(tmp_path, max_train_steps=7, resume_from_checkpoint="latest")
+    train(longer, objective(), rows(), rows(4))
+    assert "global_batch is 4, it was 8" in caplog.text
+
+
+def test_feed_gives_the_batches_of_a_plain_loop(tmp_path):
+    given, made = rows(), config(tmp_path, gradient_accumulation_steps=3)
+    accelerator = make_accelerator(made)
+    with Feed(given, made, accelerator, 2, None) as feed:
+        fed = [feed.next() for _ in range(12)]
+        assert threading.active_count() > 1
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("feed")]
+    for number, (batch, draws) in enumerate(fed):
+        assert draws.step == 2 + number // 3
+        expected = given.batch(batch_indices(draws.step, 12, len(given), 0)[draws.rows])
+        assert all(torch.equal(batch[name], expected[name]) for name in expected)
+    assert [draws.rows.tolist() for _, draws in fed[:3]] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+class Unreadable(Rows):
+    def batch(self, indices, device="cpu"):
+        if 5 in indices:
+            raise ValueError("row 5 can't be read")
+        return super().batch(indices, device)
+
+
+def test_what_reading_a_row_raises_ends_the_run_with_its_sentence(tmp_path):
+    bad = Unreadable(rows().columns)
+    with pytest.raises(ValueError, match="row 5"):
+        train(config(tmp_path), objective(), bad, rows(4))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("feed")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mixed_precision": "fp16"}, "needs a GPU"),
+        ({"report_to": "wandb"}, "pip install wandb"),
+        ({"gradient_checkpointing": True}, "can recompute"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_first_step(tmp_path, changes, message):
+    if changes.get("mixed_precision") == "fp16" and torch.cuda.is_available():
+        pytest.skip("fp16 works here")
+    if "report_to" in changes and importlib.util.find_spec("wandb"):
+        pytest.skip("wandb is installed")
+    with pytest.raises(ValueError, match=message):
+        train(config(tmp_path, **changes), objective(), rows(), rows(4))
+    assert not list_checkpoints(tmp_path)
+
+
+def test_split_weights_are_refused():
+    with pytest.raises(ValueError, match=r"FSDP.*gradient_checkpointing"):
+        require_whole_weights("FSDP")
+    require_whole_weights("MULTI_CPU")
+
+
+def test_tensorboard_gets_losses_speed_and_figures(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(config(tmp_path, report_to="tensorboard", logging_steps=2), objective(), rows(), rows(4))
+    events = EventAccumulator(str(tmp_path / "bolid"))
+    events.Reload()
+    wanted = {"train/loss", "train/lr", "train/samples_per_s", "train/data_wait", "held_out/psnr"}
+    assert wanted <= set(events.Tags()["scalars"])
+    assert [e.step for e in events.Scalars("train/loss")] == [2, 4, 6]
 
 
 def test_every_epoch_is_a_permutation():

@@ -13,13 +13,28 @@ from typing import Any, Literal
 import yaml
 
 Precision = Literal["no", "bf16", "fp16"]
+Tracker = Literal["none", "tensorboard", "wandb"]
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which rows are trained on. Avatars are rendered once and kept in `cache_dir`."""
+    """Which rows are trained on. Avatars are rendered once and kept in `cache_dir`.
 
-    train_size: int = 24_000  # rows of the training split
+    What `source` may be and what a dataset's rows must hold: `bolid.training.sources`.
+    """
+
+    source: str = "avatars"  # or a dataset: Hub id, parquet, webdataset tars, pictures, a saved dataset
+    split: str = "train"  # of the dataset; slices as train[:90%] work
+    validation_split: str | None = None  # of the dataset; None holds rows of `split` out
+    column_map: dict[str, str] = field(default_factory=dict)  # our column names -> the dataset's
+    streaming: bool = False  # read the dataset in order, shard by shard, without keeping it
+    on_error: Literal["raise", "skip"] = "raise"  # a row that can't be read stops the run, or is listed
+    workers: int = 4  # threads that read and decode pictures
+    views: int = 1  # versions of every row, each with its own reference and changes
+    augment: Literal["none", "own", "all"] = "own"  # whose references change: bolid.training.augmentation
+    cache_features: bool = True  # keep what frozen networks say on disk; false: compute it in the step
+    memory: float = 8.0  # GB up to which cached features are held in RAM
+    train_size: int = 24_000  # rows of the training split at most; 0: all of a dataset's
     validation_size: int = 512  # rows of the validation split, for figures and grids
     height: int = 192  # px, a multiple of 8
     width: int = 128  # px, a multiple of 8
@@ -37,20 +52,35 @@ class TrainConfig:
     objective: dict[str, Any] = field(default_factory=dict)  # options of the objective's own dataclass
     seed: int = 0  # seeds weights, data order and noise
     max_train_steps: int = 1000  # optimiser steps
-    train_batch_size: int = 32  # rows a step and process
+    train_batch_size: int = 32  # rows a process puts through at once (before accumulation)
+    gradient_accumulation_steps: int = 1  # micro-batches whose gradients make one optimiser step
+    gradient_checkpointing: bool = False  # recompute activations in the backward pass: slower, less memory
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: fewer steps to the same loss (bolid.training.muon)
     learning_rate: float = 1e-3  # peak
     lr_scheduler: str = "cosine"  # a name of diffusers.optimization.get_scheduler
     lr_warmup_steps: int = 200  # steps of linear warm-up
+    adam_beta1: float = 0.9  # decay of the mean of gradients
+    adam_beta2: float = 0.99  # decay of the mean of their squares
     adam_weight_decay: float = 0.01  # decoupled
-    max_grad_norm: float = 1.0  # clipping by total norm
+    adam_epsilon: float = 1e-8  # added to the root of the mean square
+    max_grad_norm: float = 1.0  # clipping by total norm; 0 turns it off
     ema_decay: float = 0.999  # of the exported weights; 0 turns the average off
     mixed_precision: Precision = "bf16"  # autocast dtype of the forward pass
     checkpointing_steps: int = 500  # steps between checkpoints
-    checkpoints_total_limit: int = 2  # older ones are removed
+    checkpoints_total_limit: int = 2  # older ones are removed; 0 keeps all
     validation_steps: int = 500  # steps between held-out figures; 0: only at the end
     resume_from_checkpoint: str | None = None  # "latest" or a checkpoint's folder
     init_from: str | None = None  # folder of an exported run to start from (weights only, fresh optimiser)
     max_train_minutes: float = 0.0  # stop (with a checkpoint) after so many minutes; 0: no limit
+    logging_steps: int = 20  # steps between records of means in log.jsonl and the tracker
+    report_to: Tracker = "none"  # losses, speed, figures and grids also go there
+    push_to_hub: bool = False  # upload the export when training is done
+    hub_model_id: str | None = None  # "user/name" or "name"; None: the name of output_dir
+    hub_private_repo: bool = True  # of a repository that the upload makes; people's pictures train it
+
+    def global_batch(self, processes: int) -> int:
+        """Rows of one optimiser step, over all processes and accumulated micro-batches."""
+        return self.train_batch_size * processes * self.gradient_accumulation_steps
 
 
 def _convert(value: Any, annotation: Any, name: str) -> Any:

@@ -1,10 +1,30 @@
-"""Rows held in memory, and the order in which training sees them."""
+"""What a run reads its batches from, rows held in memory, and the order in which training sees them."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from bolid.training.draws import Draws
+
+
+class BatchRows(Protocol):
+    """Rows that can be read in any order: in memory, from files of features, or from a dataset."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the rows do; written beside checkpoints."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: np.ndarray, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+        """The rows at `indices` [B] as tensors on `device`."""
+        ...
 
 
 class Rows:
@@ -14,30 +34,44 @@ class Rows:
         columns: name -> array [N, ...]. uint8 arrays [N, H, W, 3] are pictures: batches hold them as float
             [B, 3, H, W] in [-1, 1]. Every other array comes out as a tensor of its own dtype (float16 as
             float32).
+        fingerprint: of where the columns come from.
 
     Raises:
         ValueError: no rows, or columns of different lengths.
     """
 
-    def __init__(self, columns: Mapping[str, np.ndarray]):
+    def __init__(self, columns: Mapping[str, np.ndarray], fingerprint: str = ""):
         lengths = {name: len(array) for name, array in columns.items()}
         if not lengths or len(set(lengths.values())) != 1 or not next(iter(lengths.values())):
             raise ValueError(f"training rows need columns of one length of at least 1; found {lengths}.")
-        self.columns = dict(columns)
+        self.columns, self.fingerprint = dict(columns), fingerprint
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
 
     def batch(self, indices: np.ndarray, device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """The rows at `indices` [B] as tensors on `device`."""
-        return {name: _tensor(array[indices]).to(device) for name, array in self.columns.items()}
+        return {name: as_tensor(array[indices]).to(device) for name, array in self.columns.items()}
 
 
-def _tensor(array: np.ndarray) -> Tensor:
+def as_tensor(array: np.ndarray) -> Tensor:
+    """A stack of rows as a tensor: pictures uint8 [B, H, W, 3] as float [B, 3, H, W] in [-1, 1], float16 as
+    float32."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if array.dtype == np.uint8 and array.ndim == 4 and array.shape[-1] == 3:
         return tensor.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)  # permute keeps it channels_last
     return tensor.float() if array.dtype == np.float16 else tensor
+
+
+def take(rows: Any, draws: Draws) -> dict[str, Tensor]:
+    """The micro-batch that `draws` is for, on the CPU.
+
+    A stream gives what comes next (`bolid.training.streams`); other rows come in the order of
+    `batch_indices` over the step's global batch.
+    """
+    if hasattr(rows, "take"):
+        return rows.take(draws)
+    return rows.batch(batch_indices(draws.step, draws.total, len(rows), draws.seed)[draws.rows])
 
 
 def batch_indices(step: int, batch_size: int, rows: int, seed: int) -> np.ndarray:

@@ -1,178 +1,145 @@
-"""One loop for every stage: an objective, rows, a config; resumable at any step."""
+"""One loop for every stage: an objective, rows, a config; on one process or many; resumable at any step."""
 
-import copy
 import json
-import math
-import shutil
+import logging
 import signal
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Self
 
 import numpy as np
 import torch
-from diffusers.optimization import get_scheduler
-from diffusers.training_utils import EMAModel
-from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch import Tensor
 
 from bolid.training.checkpoint import load_checkpoint, save_checkpoint
 from bolid.training.config import TrainConfig, dump_config
-from bolid.training.data import Rows, batch_indices
+from bolid.training.export import EXPORT, export
+from bolid.training.feed import Feed
+from bolid.training.state import Run, averaged, build_run
+from bolid.training.tracking import Journal, require_tracker, run_facts
+
+_log = logging.getLogger(__name__)
 
 
-class Objective(Protocol):
-    """What a stage trains: an nn.Module whose forward gives scalar losses, with "loss" the one that is
-    minimised."""
-
-    models: dict[str, Any]  # name -> module with save_pretrained; exported under that name
-
-    def __call__(self, batch: dict[str, Tensor]) -> dict[str, Tensor]: ...
-
-    def evaluate(self, batch: dict[str, Tensor]) -> dict[str, float]: ...
-
-
-@dataclass
-class Run:
-    """Everything that changes while training; `state()` and `restore()` are its image on disk."""
-
-    objective: Any
-    optimizer: torch.optim.Optimizer
-    schedule: Any
-    ema: EMAModel | None
-    step: int = 0
-
-    def state(self) -> dict[str, Any]:
-        """Tensors and numbers only, so that it loads with weights_only=True."""
-        trainable = {n: p.detach() for n, p in self.objective.named_parameters() if p.requires_grad}
-        buffers = {
-            n: b for n, b in self.objective.named_buffers() if n.split(".")[0] not in _frozen(self.objective)
-        }
-        return {
-            "step": self.step,
-            "parameters": trainable,
-            "buffers": buffers,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": {
-                k: v for k, v in self.schedule.state_dict().items() if isinstance(v, (int, float, list))
-            },
-            "ema": self.ema.state_dict() if self.ema else None,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Raises ValueError when the checkpoint is of another architecture."""
-        parameters = {n: p for n, p in self.objective.named_parameters() if p.requires_grad}
-        saved = state["parameters"]
-        wrong = [n for n in parameters.keys() ^ saved.keys()] + [
-            n for n in parameters.keys() & saved.keys() if parameters[n].shape != saved[n].shape
-        ]
-        if wrong:
-            raise ValueError(
-                f"the checkpoint is of another architecture: {len(wrong)} weights differ, for example "
-                f"{wrong[0]!r}. "
-                "Resume with the config that made it (config.yaml beside it), or choose another --output_dir."
-            )
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(saved[name])
-            buffers = dict(self.objective.named_buffers())
-            for name, value in state["buffers"].items():
-                buffers[name].copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        if self.ema is not None and state["ema"] is not None:
-            self.ema.load_state_dict(state["ema"])
-        self.step = state["step"]
-
-
-def _frozen(objective: nn.Module) -> set[str]:
-    """Names of the children without a trainable weight: they come from elsewhere and are not saved."""
-    return {
-        n for n, child in objective.named_children() if not any(p.requires_grad for p in child.parameters())
-    }
-
-
-def build_run(objective: Any, config: TrainConfig) -> Run:
-    """Optimiser, schedule and EMA around an objective's trainable parameters."""
-    parameters = [p for p in objective.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=config.learning_rate,
-        betas=(0.9, 0.99),
-        weight_decay=config.adam_weight_decay,
-        fused=True,
-    )
-    schedule = get_scheduler(
-        config.lr_scheduler,
-        optimizer,
-        num_warmup_steps=config.lr_warmup_steps,
-        num_training_steps=config.max_train_steps,
-    )
-    ema = EMAModel(parameters, decay=config.ema_decay, foreach=True) if config.ema_decay else None
-    return Run(objective, optimizer, schedule, ema)
-
-
-@contextmanager
-def averaged(run: Run) -> Iterator[None]:
-    """Inside, the objective has its EMA weights."""
-    parameters = [p for p in run.objective.parameters() if p.requires_grad]
-    if run.ema is None:
-        yield
-        return
-    run.ema.store(parameters)
-    run.ema.copy_to(parameters)
-    try:
-        yield
-    finally:
-        run.ema.restore(parameters)
-
-
-def train_steps(run: Run, rows: Rows, config: TrainConfig, accelerator: Any) -> Iterator[dict[str, float]]:
-    """Yield the losses of one optimiser step after another, from `run.step` to `config.max_train_steps`.
-
-    The random state is set from (seed, step) before every step, so any step can be repeated alone.
+def make_accelerator(config: TrainConfig) -> Any:
+    """accelerate's `Accelerator`: one process, or those that torchrun or `accelerate launch` started.
 
     Raises:
-        ValueError: the loss is not finite (the last good checkpoint stays as it is).
+        ValueError: fp16 without a GPU, a tracker whose package is missing, or weights split over processes.
     """
-    model = accelerator.prepare_model(run.objective)
-    optimizer = accelerator.prepare_optimizer(run.optimizer)
-    parameters = [p for p in run.objective.parameters() if p.requires_grad]
-    while run.step < config.max_train_steps:
-        torch.manual_seed(_mix(config.seed, run.step))
-        indices = batch_indices(run.step, config.train_batch_size, len(rows), config.seed)
-        batch = rows.batch(indices, accelerator.device)
-        losses = model(batch)
-        if not bool(torch.isfinite(losses["loss"])):
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+    require_tracker(config)
+    if config.mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise ValueError("mixed_precision='fp16' needs a GPU; on a CPU use bf16 or no.")
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        log_with=None if config.report_to == "none" else config.report_to,
+        project_dir=config.output_dir,
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[
+            # a step in which every row of a process has lost a condition leaves weights without a gradient
+            DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True),
+            # the others wait while the main process computes features or figures
+            InitProcessGroupKwargs(timeout=timedelta(hours=12)),
+        ],
+    )
+    require_whole_weights(str(accelerator.distributed_type.value))
+    return accelerator
+
+
+def require_whole_weights(kind: str) -> None:
+    """Raises ValueError for accelerate's distributed types that give a process but a part of the weights."""
+    if kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP"):
+        raise ValueError(
+            f"accelerate is configured for {kind}, which splits weights over processes; checkpoints and "
+            "averages here are of whole weights. Choose multi-GPU (DDP) in `accelerate config`; if memory is "
+            "short, use --gradient_checkpointing, a smaller --train_batch_size and more "
+            "--gradient_accumulation_steps."
+        )
+
+
+class Health:
+    """Notices the first step whose loss or gradient is not finite, without waiting for the device."""
+
+    def __init__(self, run: Run):
+        self._run = run
+        self._bad = torch.full((), -1, dtype=torch.int64, device=run.accelerator.device)
+
+    def note(self, loss: Tensor, norm: Tensor) -> None:
+        """An infinite gradient norm is part of fp16's search for a scale: only the loss counts then."""
+        finite = torch.isfinite(loss.detach())
+        if self._run.accelerator.scaler is None:
+            finite = finite & torch.isfinite(norm)
+        self._bad = torch.where((self._bad < 0) & ~finite, self._run.step, self._bad)
+
+    def check(self) -> None:
+        """Raises ValueError, in every process at once, when a step was not healthy. Call before saving."""
+        worst = int(self._run.accelerator.gather(self._bad.reshape(1)).max())
+        if worst >= 0:
             raise ValueError(
-                f"the loss became {float(losses['loss'])} at step {run.step}; the last checkpoint is kept. "
+                f"the loss or its gradient was not finite at step {worst}; the last checkpoint is kept. "
                 "Lower learning_rate or max_grad_norm and resume with --resume_from_checkpoint latest."
             )
-        accelerator.backward(losses["loss"])
-        accelerator.clip_grad_norm_(parameters, config.max_grad_norm)
-        optimizer.step()
-        run.schedule.step()
-        optimizer.zero_grad(set_to_none=True)
-        if run.ema is not None:
-            run.ema.step(parameters)
-        run.step += 1
-        yield {name: float(value.detach()) for name, value in losses.items()}
 
 
-def _mix(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+def train_steps(run: Run, feed: Feed, config: TrainConfig) -> Iterator[dict[str, Tensor]]:
+    """Yield the losses (on the device, of this process's rows) of one optimiser step after another, from
+    `run.step` to `config.max_train_steps`.
+
+    Every number drawn is keyed by (seed, step), so any step can be repeated alone.
+
+    Raises:
+        ValueError: a loss is not finite; noticed at the next record or checkpoint, before that is written.
+    """
+    while run.step < config.max_train_steps:
+        losses = _optimiser_step(run, feed, config)
+        skipped = run.optimizer.step_was_skipped  # fp16: the loss scale was too high
+        if not skipped:
+            run.schedule.step()
+            if run.ema is not None:
+                run.ema.step(run.parameters)
+        yield losses
+
+
+def _optimiser_step(run: Run, feed: Feed, config: TrainConfig) -> dict[str, Tensor]:
+    """All micro-batches of a step and the update; returns the means of their losses and the gradient norm."""
+    accelerator, parameters = run.accelerator, run.parameters
+    sums: dict[str, Tensor] = {}
+    norm = torch.zeros(())
+    for micro_batch in range(config.gradient_accumulation_steps):
+        batch, draws = feed.next()
+        torch.manual_seed(_mix(config.seed, draws.step, draws.rank, micro_batch))
+        with accelerator.accumulate(run.model):
+            losses = run.model(batch, draws)
+            accelerator.backward(losses["loss"])
+            if accelerator.sync_gradients:
+                norm = accelerator.clip_grad_norm_(parameters, config.max_grad_norm or float("inf"))
+            run.optimizer.step()
+            run.optimizer.zero_grad()
+        for name, value in losses.items():
+            share = value.detach() / config.gradient_accumulation_steps
+            sums[name] = sums[name] + share if name in sums else share
+    run.step += 1
+    return sums | {"grad_norm": norm}
+
+
+def _mix(*key: int) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
 
 
 @torch.no_grad()
-def evaluate(run: Run, rows: Rows, config: TrainConfig, device: torch.device) -> dict[str, float]:
+def evaluate(run: Run, rows: Any, config: TrainConfig) -> dict[str, float]:
     """Means of the objective's held-out figures with EMA weights, over all rows of `rows`."""
+    device = run.accelerator.device
     run.objective.eval()
     sums: dict[str, float] = {}
     count = 0
-    rng_state = torch.get_rng_state()
     with averaged(run):
         for start in range(0, len(rows), config.train_batch_size):
             indices = np.arange(start, min(start + config.train_batch_size, len(rows)))
@@ -180,128 +147,164 @@ def evaluate(run: Run, rows: Rows, config: TrainConfig, device: torch.device) ->
             for name, value in run.objective.evaluate(rows.batch(indices, device)).items():
                 sums[name] = sums.get(name, 0.0) + value * len(indices)
             count += len(indices)
-    torch.set_rng_state(rng_state)
     run.objective.train()
     return {name: value / count for name, value in sums.items()}
 
 
 @torch.no_grad()
-def save_picture(run: Run, rows: Rows, output: Path, device: torch.device, count: int = 12) -> None:
-    """The objective's picture of the first held-out rows, with EMA weights: `output/grid-{step}.png`."""
+def draw_grid(run: Run, rows: Any, count: int = 12) -> np.ndarray | None:
+    """The objective's picture of the first held-out rows, with EMA weights: uint8 [H, W, 3], or None."""
     if not hasattr(run.objective, "picture"):
-        return
-    from PIL import Image
-
-    rng_state = torch.get_rng_state()
+        return None
     torch.manual_seed(0)
     run.objective.eval()
     with averaged(run):
-        grid = run.objective.picture(rows.batch(np.arange(min(count, len(rows))), device))
+        grid = run.objective.picture(rows.batch(np.arange(min(count, len(rows))), run.accelerator.device))
     run.objective.train()
-    torch.set_rng_state(rng_state)
-    Image.fromarray(grid).save(output / f"grid-{run.step}.png")
+    return grid
 
 
-def train(config: TrainConfig, objective: Any, rows: Rows, held_out: Rows) -> Path:
+class Stop:
+    """Whether to stop, agreed by all processes: SIGTERM came (to any of them), or the time is over."""
+
+    def __init__(self, config: TrainConfig, accelerator: Any):
+        self.terminated = False
+        self._received = False
+        self._limit_s = 60 * config.max_train_minutes or float("inf")
+        self._begun = time.monotonic()
+        # flags travel over the CPU, so that asking does not wait for the device
+        many = accelerator.num_processes > 1
+        self._group: Any = torch.distributed.new_group(backend="gloo") if many else None
+        self._previous: Any = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGTERM, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def _receive(self, _number: int, _frame: Any) -> None:
+        self._received = True
+
+    def now(self) -> bool:
+        """True when the run must end after this step. Every process must call it after every step."""
+        flags = torch.tensor(
+            [self._received, time.monotonic() - self._begun > self._limit_s], dtype=torch.int32
+        )
+        if self._group is not None:
+            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX, group=self._group)
+        self.terminated = bool(flags[0])
+        return bool(flags.any())
+
+
+def _save(run: Run, config: TrainConfig, facts: dict[str, Any], last: bool) -> None:
+    """A checkpoint. A full disk ends the run only when this was the last chance."""
+    if not run.accelerator.is_main_process:
+        return
+    texts = {
+        "config.yaml": dump_config(config),
+        "run.json": json.dumps({"step": run.step, **facts}, indent=2) + "\n",
+    }
+    state = {**run.state(), "facts": facts}
+    try:
+        save_checkpoint(config.output_dir, run.step, state, texts, config.checkpoints_total_limit)
+    except OSError as error:
+        if last:
+            raise
+        _log.warning("%s Training goes on; the next try is in %d steps.", error, config.checkpointing_steps)
+
+
+def _resume(run: Run, config: TrainConfig, facts: dict[str, Any]) -> None:
+    """Go on from the checkpoint that the config names; says what is not as it was when that was made."""
+    if not config.resume_from_checkpoint:
+        return
+    state = load_checkpoint(config.output_dir, config.resume_from_checkpoint)
+    if state is None:
+        _log.warning("no checkpoint in %s yet: training starts at step 0.", config.output_dir)
+        return
+    run.restore(state)
+    then = state.get("facts", {})
+    for name in ("global_batch", "dataset_fingerprint", "rows"):
+        if name in then and then[name] != facts[name]:
+            _log.warning(
+                "%s is %s, it was %s up to step %d: rows repeat or are left out, unlike in a straight run.",
+                name,
+                facts[name],
+                then[name],
+                run.step,
+            )
+
+
+def train(
+    config: TrainConfig, objective: Any, rows: Any, held_out: Any, accelerator: Any = None
+) -> Path | None:
     """Train, checkpoint, resume, export; returns the folder of the exported models.
 
-    SIGTERM (a pre-emption) saves a checkpoint and ends the run; it goes on with `--resume_from_checkpoint
-    latest`.
-    """
-    from accelerate import Accelerator
+    After SIGTERM (a pre-emption) the state is saved first and nothing else is done: returns None.
+    `--resume_from_checkpoint latest` goes on from there.
 
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
-    output = Path(config.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "config.yaml").write_text(dump_config(config))
+    Raises:
+        ValueError: a loss is not finite, or the checkpoint to resume from does not fit.
+        OSError: the last state could not be written.
+    """
+    accelerator = accelerator or make_accelerator(config)
+    if accelerator.is_main_process:
+        Path(config.output_dir).mkdir(parents=True, exist_ok=True)
+        (Path(config.output_dir) / "config.yaml").write_text(dump_config(config))
     torch.manual_seed(config.seed)
     objective.to(device=accelerator.device, memory_format=torch.channels_last).train()
-    run = build_run(objective, config)
-    if config.resume_from_checkpoint:
-        state = load_checkpoint(output, config.resume_from_checkpoint)
-        if state is not None:
-            run.restore(state)
-    if run.ema is not None:
-        run.ema.to(accelerator.device)
+    run = build_run(objective, config, accelerator)
+    facts = run_facts(config, rows, accelerator.num_processes)
+    _resume(run, config, facts)
+    with Journal(config, accelerator, run.step) as journal:
+        with Stop(config, accelerator) as stop, Feed(rows, config, accelerator, run.step, objective) as feed:
+            _train(run, feed, held_out, config, facts, journal, stop)
+        if stop.terminated:
+            return None
+        if accelerator.is_main_process:
+            _show(run, held_out, config, journal)
+            export(run, rows, Path(config.output_dir))
+    accelerator.wait_for_everyone()
+    return Path(config.output_dir) / EXPORT
 
-    def save() -> None:
-        save_checkpoint(
-            output,
-            run.step,
-            run.state(),
-            {"config.yaml": dump_config(config)},
-            config.checkpoints_total_limit,
-        )
 
-    stopped = _stop_on_sigterm()
-    started, first_step, saved_step = time.monotonic(), run.step, run.step
-    bar = tqdm(
-        total=config.max_train_steps, initial=run.step, disable=not accelerator.is_main_process, unit="step"
-    )
-    for losses in train_steps(run, rows, config, accelerator):
-        speed = (run.step - first_step) * config.train_batch_size / (time.monotonic() - started)
-        bar.update()
-        if run.step % 20 == 0 or run.step == config.max_train_steps:
-            bar.set_postfix(loss=f"{losses['loss']:.4f}", samples_per_s=f"{speed:.1f}")
-            _log(output, {"step": run.step, "samples_per_s": round(speed, 2), **losses})
-        out_of_time = config.max_train_minutes and time.monotonic() - started > 60 * config.max_train_minutes
-        if run.step % config.checkpointing_steps == 0 or stopped() or out_of_time:
-            save()
-            saved_step = run.step
-        if config.validation_steps and run.step % config.validation_steps == 0:
-            _log(output, {"step": run.step, "held_out": evaluate(run, held_out, config, accelerator.device)})
-            save_picture(run, held_out, output, accelerator.device)
-        if stopped() or out_of_time:
+def _train(
+    run: Run,
+    feed: Feed,
+    held_out: Any,
+    config: TrainConfig,
+    facts: dict[str, Any],
+    journal: Journal,
+    stop: Stop,
+) -> None:
+    """All steps, with records, checkpoints and figures when they are due; ends with a checkpoint."""
+    health = Health(run)
+    for losses in train_steps(run, feed, config):
+        health.note(losses["loss"], losses["grad_norm"])
+        journal.add(losses)
+        stopping = stop.now()
+        last = stopping or run.step == config.max_train_steps
+        if last or run.step % config.logging_steps == 0:
+            health.check()
+            journal.record(run.step, feed.waited, run.schedule.get_last_lr()[0])
+        if last or run.step % config.checkpointing_steps == 0:
+            health.check()
+            with journal.paused():
+                _save(run, config, facts, last)
+        if config.validation_steps and run.step % config.validation_steps == 0 and not last:
+            with journal.paused():
+                if run.accelerator.is_main_process:
+                    _show(run, held_out, config, journal)
+        if stopping:
             break
-    bar.close()
-    if saved_step != run.step:
-        save()
-    _log(output, {"step": run.step, "held_out": evaluate(run, held_out, config, accelerator.device)})
-    save_picture(run, held_out, output, accelerator.device)
-    return export(run, rows, output)
 
 
-def _stop_on_sigterm() -> Any:
-    """A function that tells whether SIGTERM has come since."""
-    received: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
-    return lambda: bool(received)
-
-
-def _log(output: Path, record: dict[str, Any]) -> None:
-    with open(output / "log.jsonl", "a") as file:
-        file.write(json.dumps(_rounded(record)) + "\n")
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
-    return float(f"{value:.5g}") if isinstance(value, float) and math.isfinite(value) else value
-
-
-def export(run: Run, rows: Rows, output: Path) -> Path:
-    """Write the EMA weights of the objective's models, fp16 safetensors, into `output/export/<name>`."""
-    partial, final = output / ".export", output / "export"
-    shutil.rmtree(partial, ignore_errors=True)
-    with averaged(run), torch.no_grad():
-        if hasattr(run.objective, "finish"):
-            run.objective.finish(rows)
-        for name, model in run.objective.models.items():
-            halved = copy.deepcopy(model)
-            for tensor in (*halved.parameters(), *halved.buffers()):
-                tensor.data = tensor.data.half() if tensor.is_floating_point() else tensor.data
-            halved.save_pretrained(partial / name)
-        if hasattr(run.objective, "complete"):
-            run.objective.complete(partial)
-    for file in partial.rglob("*.json"):
-        _forget_path(file)
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    return final
-
-
-def _forget_path(file: Path) -> None:
-    """Drop the folder that a model was read from, which diffusers keeps in its config."""
-    config = json.loads(file.read_text())
-    if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
-        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+def _show(run: Run, held_out: Any, config: TrainConfig, journal: Journal) -> None:
+    """Held-out figures and a grid of pictures into the journal."""
+    journal.write(run.step, evaluate(run, held_out, config), "held_out")
+    grid = draw_grid(run, held_out)
+    if grid is not None:
+        journal.picture(run.step, grid)

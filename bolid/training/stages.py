@@ -1,58 +1,34 @@
 """The table of stages: which objective a config names, and which rows it sees."""
 
-import dataclasses
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from bolid.avatars.dataset import render_arrays, source_fingerprint
 from bolid.avatars.scene import SCENES
 from bolid.avatars.skeleton import POSE_FAMILIES, VIEWS
-from bolid.training.config import DataConfig, TrainConfig, build
+from bolid.training.avatar_rows import AvatarRows
+from bolid.training.config import TrainConfig, build
 from bolid.training.data import Rows
+from bolid.training.person_rows import person_rows, split_sizes
+from bolid.training.sources import AVATARS
 
-CHUNK = 2000
-"""Rows per cached chunk: stages of different sizes share them."""
-
-Columns = Mapping[str, np.ndarray]
-Built = tuple[Any, Rows, Rows]
+Built = tuple[Any, Any, Any]
 
 
-def avatar_chunks(data: DataConfig, split: str, size: int) -> Iterator[dict[str, Any]]:
-    """Rendered rows of a split, a chunk at a time, from the cache when they are there."""
-    for start in range(0, size, CHUNK):
-        arrays = render_arrays(
-            split,  # pyright: ignore[reportArgumentType]
-            start,
-            min(CHUNK, size - start) if size < CHUNK else CHUNK,
-            processes=data.processes,
-            height=data.height,
-            width=data.width,
-            cache_dir=data.cache_dir,
+def _in_memory(rows: AvatarRows, names: Sequence[str]) -> Rows:
+    return Rows(rows.columns(names), f"{rows.fingerprint}-{len(rows)}")
+
+
+def _require_avatars(config: TrainConfig) -> None:
+    """Raises ValueError for a dataset: these stages learn attributes that only avatars have exactly."""
+    if config.data.source != AVATARS:
+        raise ValueError(
+            f"stage {config.stage!r} is trained on avatars only; data.source={config.data.source!r} is for "
+            "the stages diffusion and distill."
         )
-        yield {name: values[: size - start] for name, values in arrays.items()}
-
-
-def avatar_rows(data: DataConfig, split: str, size: int, names: tuple[str, ...]) -> dict[str, Any]:
-    """The named columns of `size` rows; lists of captions stay lists."""
-    chunks = [{name: chunk[name] for name in names} for chunk in avatar_chunks(data, split, size)]
-    return {
-        name: [text for chunk in chunks for text in chunk[name]]
-        if isinstance(chunks[0][name], list)
-        else np.concatenate([chunk[name] for chunk in chunks])
-        for name in names
-    }
-
-
-def split_sizes(config: TrainConfig) -> dict[str, int]:
-    """Rows of each split; never more training rows than the run will see (a trial of five steps starts at
-    once)."""
-    seen = config.max_train_steps * config.train_batch_size
-    return {"train": min(config.data.train_size, seen), "validation": config.data.validation_size}
 
 
 def _simple(
@@ -61,9 +37,10 @@ def _simple(
     """A stage whose objective needs its options alone and whose rows are plain columns."""
 
     def build_it(config: TrainConfig) -> Built:
+        _require_avatars(config)
         made = objective(build(options, config.objective, "objective"))
         train, held_out = (
-            Rows(avatar_rows(config.data, split, size, columns))
+            _in_memory(AvatarRows(config.data, split, size), columns)
             for split, size in split_sizes(config).items()
         )
         return made, train, held_out
@@ -105,10 +82,10 @@ def _clip(config: TrainConfig) -> Built:
     from bolid.training.objectives.clip import ClipObjective, ClipOptions
     from bolid.training.tokenizer import train_tokenizer
 
+    _require_avatars(config)
     names = ("image", "reference", "masks", "reference_masks", *_WORDS, "caption")
-    arrays = {
-        split: avatar_rows(config.data, split, size, names) for split, size in split_sizes(config).items()
-    }
+    sources = {split: AvatarRows(config.data, split, size) for split, size in split_sizes(config).items()}
+    arrays = {split: source.columns(names) for split, source in sources.items()}
     given = dict(config.objective)
     if "tokenizer" not in given:
         given["tokenizer"] = str(Path(config.output_dir) / "tokenizer")
@@ -117,42 +94,28 @@ def _clip(config: TrainConfig) -> Built:
     options = build(ClipOptions, given, "objective")
     objective = ClipObjective(options, len(SCENES), len(POSE_FAMILIES), len(VIEWS))
     rows = []
-    for columns in arrays.values():
+    for split, columns in arrays.items():
         ids = token_ids(objective.tokenizer, columns.pop("caption"))
         # the padding is end tokens: what counts is all up to the first of them
         ends = ids == objective.tokenizer.eos_token_id
         mask = (np.cumsum(ends, axis=1) - ends) == 0
-        rows.append(Rows(columns | {"input_ids": ids, "attention_mask": mask.astype(np.int64)}))
+        words = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
+        rows.append(Rows(columns | words, f"{sources[split].fingerprint}-{len(ids)}"))
     return objective, rows[0], rows[1]
 
 
 def _diffusion(config: TrainConfig) -> Built:
-    from bolid.training.components import load_components
-    from bolid.training.features import cached_features, token_ids
+    from bolid.training.bases import open_base
     from bolid.training.objectives.diffusion import DiffusionObjective, DiffusionOptions
+    from bolid.training.objectives.distillation import DistillationObjective, DistillationOptions
 
-    options = build(DiffusionOptions, config.objective, "objective")
-    frozen = load_components(options.components)
-    empty = torch.from_numpy(token_ids(frozen.tokenizer, [""]))[0]
-    vision_dim = frozen.image_encoder.config.hidden_size
+    distil = config.stage == "distill"
+    options: Any = build(DistillationOptions if distil else DiffusionOptions, config.objective, "objective")
+    base = open_base(options.base or options.components, image_encoder=options.image_encoder)
     torch.manual_seed(config.seed)
-    objective = DiffusionObjective(options, frozen.vae, frozen.text_encoder, empty, vision_dim)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rows = []
-    for split, size in split_sizes(config).items():
-        key = json.dumps([split, size, dataclasses.astuple(config.data)[2:4], source_fingerprint()])
-        rows.append(
-            Rows(
-                cached_features(
-                    lambda split=split, size=size: avatar_chunks(config.data, split, size),
-                    frozen,
-                    key,
-                    config.data.cache_dir,
-                    device,
-                )
-            )
-        )
-    return objective, rows[0], rows[1]
+    objective = DistillationObjective(options, base) if distil else DiffusionObjective(options, base)
+    train, held_out = person_rows(config, base)
+    return objective, train, held_out
 
 
 STAGES: dict[str, Callable[[TrainConfig], Built]] = {
@@ -162,6 +125,7 @@ STAGES: dict[str, Callable[[TrainConfig], Built]] = {
     "pose_evaluator": _pose_evaluator,
     "appearance_evaluator": _appearance_evaluator,
     "diffusion": _diffusion,
+    "distill": _diffusion,
 }
 
 

@@ -1,0 +1,207 @@
+"""The shipped configs load, with every command their headers give; SD 1.5's and SDXL's train at tiny size."""
+
+import dataclasses
+import shlex
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_training_sources import data as small_data
+from test_training_sources import save_parquet
+from tiny_pipelines import make_mini, make_xl
+
+from bolid.avatars.dataset import avatar_dataset
+from bolid.training import feature_store
+from bolid.training.avatar_rows import AvatarRows
+from bolid.training.bases import FrozenBase, open_base
+from bolid.training.config import DataConfig, TrainConfig, build, load_config
+from bolid.training.draws import step_draws
+from bolid.training.feature_store import CODE, PACKAGE, FeatureRows, code_fingerprint
+from bolid.training.objectives.diffusion import DiffusionOptions
+from bolid.training.objectives.distillation import DistillationOptions
+from bolid.training.person_rows import StepRows, person_rows
+from bolid.training.stages import STAGES, build_stage
+
+CONFIGS = sorted((Path(__file__).parents[1] / "train" / "configs").glob("*.yaml"))
+CPU = torch.device("cpu")
+
+
+def commands(config: Path) -> list[list[str]]:
+    """Overrides of every command in the file's header; flags as a.b=c."""
+    found = []
+    for line in config.read_text().splitlines():
+        words = (
+            shlex.split(line.removeprefix("#"), comments=True) if "--config train/configs/" in line else []
+        )
+        if words:
+            assert words[words.index("--config") + 1] == f"train/configs/{config.name}"
+            rest = words[words.index("--config") + 2 :]
+            flags = [f"{a[2:]}={b}" for a, b in pairwise(rest) if a.startswith("--")]
+            found.append(flags + [word for word in rest if "=" in word])
+    return found
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_shipped_configs_and_their_commands_load(file):
+    for overrides in [[], *commands(file)]:
+        config = load_config(file, overrides)
+        assert config.stage in STAGES
+        if config.stage in ("diffusion", "distill"):
+            schema = DistillationOptions if config.stage == "distill" else DiffusionOptions
+            build(schema, config.objective, "objective")
+            assert config.data.height % 8 == config.data.width % 8 == 0
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_the_large_configs_have_a_command_for_every_stage(name):
+    (file,) = (file for file in CONFIGS if file.stem == name)
+    assert len(commands(file)) == 3
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rows")
+    rows = avatar_dataset("train", 6, height=96, width=72, cache_dir=folder / "cache").remove_columns(
+        "identity"
+    )
+    return save_parquet(rows, folder / "rows")
+
+
+@pytest.mark.parametrize(("name", "make"), [("sd15", make_mini), ("sdxl", make_xl), ("photos-20", make_mini)])
+def test_a_config_runs_two_steps_on_a_tiny_base(tmp_path, source, name, make):
+    from bolid.training.loop import make_accelerator, train
+
+    make().save_pretrained(tmp_path / "base")
+    file = Path(__file__).parents[1] / "train" / "configs" / f"{name}.yaml"
+    values = {
+        "objective.base": tmp_path / "base",
+        "objective.image_encoder": tmp_path / "base" / "image_encoder",
+        "objective.token_dim": 64 if make is make_xl else 32,
+        "objective.body_channels": "[8, 8]",
+        "objective.adapter": "none" if name != "photos-20" else tmp_path / "base",
+        "objective.grid_steps": 1,
+        "data.source": source,
+        "data.cache_dir": tmp_path / "cache",
+        "data.height": 64,
+        "data.width": 48,
+        "data.validation_size": 2,
+        "output_dir": tmp_path / "out",
+        "max_train_steps": 2,
+        "train_batch_size": 2,
+        "validation_steps": 0,
+        "mixed_precision": "no",
+        "lr_warmup_steps": 0,
+    }
+    config = load_config(file, [f"{key}={value}" for key, value in values.items()])
+    if name != "photos-20":
+        config = dataclasses.replace(config, objective=config.objective | {"adapter": None})
+    accelerator = make_accelerator(config)
+    objective, rows, held_out = build_stage(config)
+    before = {key: value.clone() for key, value in objective.adapter.state_dict().items()}
+    exported = train(config, objective, rows, held_out, accelerator)
+    assert exported is not None
+    assert (exported / "adapter" / "config.json").is_file()
+    assert any(not torch.equal(value, before[key]) for key, value in objective.adapter.state_dict().items())
+    assert len(rows.fingerprint) >= 16
+
+
+@pytest.fixture(scope="module")
+def base() -> FrozenBase:
+    return FrozenBase(dict(make_mini().components), "tiny")
+
+
+class Counted(AvatarRows):
+    """Avatars that count what is read, and fail at a row if asked to."""
+
+    read_rows, fail_at = 0, 10**9
+
+    def read(self, indices):
+        if (indices >= self.fail_at).any():
+            raise KeyboardInterrupt
+        self.read_rows += len(indices)
+        return super().read(indices)
+
+
+def avatar_data(tmp_path: Path) -> DataConfig:
+    return DataConfig(height=64, width=48, cache_dir=str(tmp_path), processes=1)
+
+
+def test_stopped_features_go_on_with_the_first_missing_shard(tmp_path, base, monkeypatch):
+    monkeypatch.setattr(feature_store, "SHARD", 4)
+    monkeypatch.setattr(feature_store, "BATCH", 2)
+    rows = Counted(avatar_data(tmp_path), "train", 10)
+    rows.fail_at = 6
+    with pytest.raises(KeyboardInterrupt):
+        FeatureRows(rows, base, tmp_path, CPU, estimate=True)
+    rows.fail_at, rows.read_rows = 10**9, 0
+    held = FeatureRows(rows, base, tmp_path, CPU, estimate=True)
+    assert rows.read_rows == 6  # the first four are there
+    mapped = FeatureRows(rows, base, tmp_path, CPU, estimate=True, memory=0.0)
+    assert rows.read_rows == 6
+    chosen = np.array([9, 0, 5, 5])
+    for name, value in held.batch(chosen).items():
+        torch.testing.assert_close(mapped.batch(chosen)[name], value, rtol=0, atol=0)
+    whole = FeatureRows(
+        AvatarRows(avatar_data(tmp_path), "train", 10), base, tmp_path / "new", CPU, estimate=True
+    )
+    torch.testing.assert_close(
+        whole.batch(chosen)["appearance"], held.batch(chosen)["appearance"], rtol=0, atol=0
+    )
+    fewer = Counted(avatar_data(tmp_path), "train", 8)
+    FeatureRows(fewer, base, tmp_path, CPU, estimate=True)
+    assert fewer.read_rows == 0  # full shards are shared by sets of other sizes
+
+
+def test_a_changed_map_finds_no_old_features(tmp_path):
+    for pattern in CODE:
+        assert list(PACKAGE.glob(pattern)), pattern
+    names = ("appearance.py", "appearance_body.py", "reference.py")
+    for name in names:
+        (tmp_path / name).write_bytes((PACKAGE / name).read_bytes())
+    before = code_fingerprint(tmp_path)
+    for name in names:
+        changed = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(changed + "\n")
+        assert code_fingerprint(tmp_path) != before
+        (tmp_path / name).write_text(changed)
+    assert code_fingerprint(tmp_path) == before
+    assert code_fingerprint() != before
+
+
+def test_features_in_the_step_are_those_on_disk_but_for_what_is_drawn(tmp_path, base, source):
+    config = TrainConfig(data=small_data(tmp_path, source), max_train_steps=2, train_batch_size=2)
+    kept, _ = person_rows(config, base)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, cache_features=False))
+    fresh, _ = person_rows(config, base)
+    assert isinstance(fresh, StepRows)
+    chosen = np.array([0, 3])
+    a, b = kept.batch(chosen), fresh.batch(chosen)
+    assert a.keys() == b.keys()
+    for name in ("latents", "patches", "prompt_patches", "keypoints", "caption_ids"):
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=2e-3, check_dtype=False)
+    draws = step_draws(0, 1, 2)
+    again = fresh.take(draws)
+    torch.testing.assert_close(fresh.take(draws)["appearance"], again["appearance"], rtol=0, atol=0)
+    assert not torch.equal(fresh.take(step_draws(0, 4, 2))["strengths"], again["strengths"])
+
+
+def test_streaming_with_kept_features_is_refused(tmp_path, base, source):
+    config = TrainConfig(data=small_data(tmp_path, source, streaming=True))
+    with pytest.raises(ValueError, match=r"data\.cache_features=false"):
+        person_rows(config, base)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, cache_features=False))
+    rows, held = person_rows(config, base)
+    assert isinstance(rows, StepRows)
+    assert rows.take(step_draws(0, 0, 3))["latents"].shape == (3, 4, 8, 6)
+    assert len(held) == 2
+
+
+def test_a_base_without_vision_encoder_says_how_to_name_one(tmp_path, source):
+    pipe = make_xl()
+    pipe.register_modules(image_encoder=None)
+    pipe.save_pretrained(tmp_path / "base")
+    config = TrainConfig(data=small_data(tmp_path, source))
+    with pytest.raises(ValueError, match=r"objective\.image_encoder"):
+        person_rows(config, open_base(tmp_path / "base"))
