@@ -13,7 +13,19 @@ from torch.utils.checkpoint import checkpoint
 
 from .attention import KEY, Conditions, TokenGroup, cross_attentions
 
-Guidance = tuple[float, Tensor, Any]  # scale, negative text, negative conditions
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance of a roll-out: away from the negative half, by `scale` (1 is none).
+
+    text: the negative half's [B, T, D]; conditions: its own; unet_kwargs: as in `lightning`, None takes the
+    positive half's.
+    """
+
+    scale: float
+    text: Tensor
+    conditions: Any
+    unet_kwargs: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,16 +70,16 @@ def roll_out(
     conditions: Any,
     steps: int = 4,
     guidance: Guidance | None = None,
+    **unet_kwargs: Any,
 ) -> Tensor:
     """Latents x0 [B, C, h, w] after `steps` deterministic DDIM steps from `noise` [B, C, h, w].
 
-    text [B, T, D] and `conditions` (bolid.attention.Conditions) are those of the positive half; `guidance` is
-    (scale, negative text, negative conditions) or None for none. The scheduler's config decides prediction
-    type and spacing; a fresh one is made of it, so nothing shared is changed. Gradients go as autograd takes
-    them; `lightning` chooses.
+    text [B, T, D] and `conditions` (bolid.attention.Conditions) are those of the positive half. The
+    scheduler's config decides prediction type and spacing; a fresh one is made of it, so nothing shared is
+    changed. Gradients go as autograd takes them; `lightning` chooses.
     """
     options = LightningOptions(steps, "full", checkpoint=False)
-    return lightning(unet, scheduler, noise, text, conditions, options, guidance).latents
+    return lightning(unet, scheduler, noise, text, conditions, options, guidance, **unet_kwargs).latents
 
 
 def lightning(
@@ -79,6 +91,7 @@ def lightning(
     options: LightningOptions,
     guidance: Guidance | None = None,
     record: Collection[str] = (),
+    renoise: Tensor | None = None,
     **unet_kwargs: Any,
 ) -> Generated:
     """`roll_out` with a choice of gradients, and with the cross-attentions' queries for alignment losses.
@@ -87,7 +100,9 @@ def lightning(
 
     Args:
         record: names of the cross-attention layers whose queries are wanted (`adapter.layer_names`).
-        unet_kwargs: straight to the UNet, such as SDXL's `added_cond_kwargs` (of both halves).
+        renoise: [steps - 1, B, C, h, w] of standard normals: after each step x0 gets fresh noise, as LCM
+            samples; None goes on deterministically (DDIM).
+        unet_kwargs: straight to the UNet, such as SDXL's `added_cond_kwargs`.
     """
     schedule: Any = DDIMScheduler.from_config(scheduler.config)
     schedule.set_timesteps(options.steps, device=noise.device)
@@ -102,6 +117,9 @@ def lightning(
         again = options.checkpoint and index < options.calls - 1
         moved, heard = _run(step, latents, free=index < options.free, again=again)
         latents = moved.pred_original_sample if options.mode == "one_step" else moved.prev_sample
+        if renoise is not None and options.mode != "one_step" and index < options.steps - 1:
+            following = schedule.timesteps[index + 1].expand(len(latents))
+            latents = schedule.add_noise(moved.pred_original_sample, renoise[index], following)
         if index >= options.free:
             queries.append(heard)
     return Generated(latents, tuple(queries))
@@ -155,16 +173,19 @@ class _Network:
         """Guided prediction [B, C, h, w], and the queries of the positive half."""
         heard: dict[str, Tensor] = {}
         conditions = listening(self.conditions, heard, self.record) if self.record else self.conditions
-        prediction = self._predict(latents, t, self.text, conditions)
+        prediction = self._predict(latents, t, self.text, conditions, self.kwargs)
         queries = dict(heard)  # a UNet with checkpointing hears each layer again in backward
         if self.guidance is not None:
-            scale, negative_text, negative_conditions = self.guidance
-            away = self._predict(latents, t, negative_text, negative_conditions)
-            prediction = away + scale * (prediction - away)
+            negative = self.guidance
+            kwargs = self.kwargs if negative.unet_kwargs is None else negative.unet_kwargs
+            away = self._predict(latents, t, negative.text, negative.conditions, kwargs)
+            prediction = away + negative.scale * (prediction - away)
         return prediction, queries
 
-    def _predict(self, latents: Tensor, t: Tensor, text: Tensor, conditions: Any) -> Tensor:
-        return self.unet(latents, t, text, cross_attention_kwargs={KEY: conditions}, **self.kwargs).sample
+    def _predict(
+        self, latents: Tensor, t: Tensor, text: Tensor, conditions: Any, kwargs: dict[str, Any]
+    ) -> Tensor:
+        return self.unet(latents, t, text, cross_attention_kwargs={KEY: conditions}, **kwargs).sample
 
 
 def listening(conditions: Conditions, heard: dict[str, Tensor], layers: Collection[str]) -> Conditions:

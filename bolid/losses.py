@@ -30,11 +30,11 @@ SMALLEST = 0.05  # least √area of a box, as a share of the picture's: one lone
 
 @dataclass(frozen=True)
 class LossWeights:
-    """The λ of each loss; 0 leaves it out."""
+    """The λ of each loss; 0 leaves it out and loads nothing for it. The source has 1 for the first three."""
 
     rec: float = 1.0  # Eq. 2
-    id: float = 1.0  # Eq. 3
-    clip: float = 1.0  # Eq. 4
+    id: float = 0.0  # Eq. 3
+    clip: float = 0.0  # Eq. 4
     heatmap: float = 0.0  # beside Eq. 3: pulls joints that are too far off for it
     appearance: float = 0.0  # cosine of body embeddings
     semantic: float = 0.0  # PuLID's alignment; 0.6 there
@@ -74,14 +74,16 @@ def reconstruction_loss(
     return (error if weight is None else error * weight).mean((1, 2, 3))
 
 
-def snr_weight(alphas: Tensor, gamma: float) -> Tensor:
-    """Weight [B] of the squared error of v, min(SNR + 1, γ)/(SNR + 1), at ᾱ_t [B] (0 is pure noise).
+def snr_weight(alphas: Tensor, gamma: float, prediction: str = "v_prediction") -> Tensor:
+    """Weight [B] of the squared error of v or of ε at ᾱ_t [B] (0 is pure noise).
 
-    On Eq. 2 that is min(SNR + 1, γ)/SNR, since ε − ε̂ = √ᾱ_t (v − v̂). Min-SNR's own min(SNR, γ)/(SNR + 1)
-    would
-    give no weight to pure noise, where a schedule with zero terminal SNR starts every picture.
+    For v min(SNR + 1, γ)/(SNR + 1). On Eq. 2 that is min(SNR + 1, γ)/SNR, since ε − ε̂ = √ᾱ_t (v − v̂).
+    Min-SNR's own min(SNR, γ)/(SNR + 1) would give no weight to pure noise, where a schedule with zero
+    terminal SNR starts every picture. For ε, whose schedules end before that, Min-SNR's min(SNR, γ)/SNR.
     """
     snr = alphas / (1 - alphas)
+    if prediction == "epsilon":
+        return snr.clamp(max=gamma) / snr
     return (snr + 1).clamp(max=gamma) / (snr + 1)
 
 

@@ -82,6 +82,15 @@ def pck(generated: np.ndarray, target: np.ndarray, size: tuple[int, int], alpha:
     return _masked_mean(right.astype(np.float64), target[..., 2] > 0.5)
 
 
+def keypoint_error(generated: np.ndarray, target: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Mean distance of the visible joints per picture, in shares of the target's box diagonal.
+
+    Arguments as `pck`. Returns [N] >= 0, NaN where the target shows no joint.
+    """
+    distance = np.linalg.norm(_pixels(generated, size) - _pixels(target, size), axis=-1)
+    return _masked_mean(distance / box_scale(target, size)[0][:, None], target[..., 2] > 0.5)
+
+
 def oks(generated: np.ndarray, target: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Object key-point similarity per picture: mean over visible joints of exp(-d^2 / (2 area (2 sigma)^2)).
 

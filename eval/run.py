@@ -7,7 +7,6 @@ grid.jpg into the output folder.  A run that was stopped goes on where it was: d
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
@@ -22,9 +21,9 @@ import torch
 
 from bolid.evaluation.drawing import DRAWERS, DrawOptions, draw_row, identities
 from bolid.evaluation.pairs import Pairs, held_out_pairs, pairs_fingerprint
+from bolid.evaluation.provenance import claim, load_evaluators, weights_hash
 from bolid.evaluation.report import card_figures, fill, grid, report, save_jpeg
 from bolid.evaluation.scores import Evaluators, score, summarise
-from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
 
 ROOT = Path(__file__).resolve().parents[1]
 # suite -> its rows; every suite starts from reference pixels of the test split
@@ -82,48 +81,11 @@ def load_pipeline(options: argparse.Namespace) -> Any:
     return pipe
 
 
-def load_evaluators(folder: str, device: str) -> Evaluators:
-    """The mini evaluators. Raises ValueError where there are none."""
-    if not all((Path(folder) / name / "config.json").is_file() for name in ("pose", "appearance")):
-        raise ValueError(
-            f"no evaluators in {folder!r}: train them (train/configs/mini-*evaluator.yaml) or fetch models/"
-        )
-    pose = PoseEvaluator.from_pretrained(Path(folder) / "pose", dtype=torch.float32)
-    appearance = AppearanceEvaluator.from_pretrained(Path(folder) / "appearance", dtype=torch.float32)
-    return Evaluators(pose.to(device).eval(), appearance.to(device).eval())  # pyright: ignore[reportArgumentType]
-
-
-def weights_hash(source: str) -> str:
-    """Twelve hex digits over every weight and config file of a folder; a Hub repository's name."""
-    folder = Path(source)
-    if not folder.is_dir():
-        return source
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".json", ".txt")):
-        digest.update(str(path.relative_to(folder)).encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
 def draw_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Everything that a kept picture depends on."""
     names = ("steps", "guidance", "id_strength", "seed", "batch_size", "dtype", "pairs")
     kept = {name: getattr(options, name) for name in names}
     return kept | {"model": weights_hash(options.model), "avatars": pairs_fingerprint()}
-
-
-def claim(output: Path, settings: dict[str, Any]) -> None:
-    """Make the output folder this run's own. Raises ValueError when it keeps pictures of other settings."""
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / "settings.json"
-    if path.exists():
-        old = json.loads(path.read_text())
-        changed = [f"{k}: {old.get(k)} then, {v} now" for k, v in settings.items() if old.get(k) != v]
-        if changed:
-            raise ValueError(
-                f"{output} keeps pictures of other settings ({'; '.join(changed)}): take another --output"
-            )
-    path.write_text(json.dumps(settings, indent=1))
 
 
 def signature(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tiny_unets import make_unet
 from torch.testing import assert_close
 
 from bolid.adapter import BoLIDAdapter
-from bolid.lightning import LightningOptions, lightning, roll_out
+from bolid.lightning import Guidance, LightningOptions, lightning, roll_out
 from bolid.losses import layout_alignment
 
 
@@ -67,12 +67,12 @@ def test_one_step_is_what_the_first_call_sees(scene: Scene) -> None:
 def test_guidance_is_as_before_and_records_the_positive_half(scene: Scene) -> None:
     inputs, layers = scene.inputs(), scene.adapter.layer_names
     negative = scene.adapter.conditions(inputs.negative())
-    guidance = (2.0, torch.zeros_like(scene.text), negative)
+    guidance = Guidance(2.0, torch.zeros_like(scene.text), negative)
     with torch.no_grad():
         guided = scene.run("full", guidance=guidance, record=layers, steps=1)
         alone = scene.run("full", record=layers, steps=1)
         away = lightning(
-            scene.unet, scene.scheduler, scene.noise, guidance[1], negative, LightningOptions(1, "full")
+            scene.unet, scene.scheduler, scene.noise, guidance.text, negative, LightningOptions(1, "full")
         )
     expected = away.latents + 2 * (alone.latents - away.latents)
     assert_close(guided.latents, expected, rtol=1e-4, atol=1e-5)

@@ -12,7 +12,7 @@ from torch import Tensor
 from bolid.adapter import AdapterInputs, BoLIDAdapter
 from bolid.attention import Conditions
 from bolid.lightning import Generated, LightningOptions, lightning
-from bolid.training.objectives.diffusion import mini_scheduler
+from bolid.training.objectives.mini_unet import mini_scheduler
 
 STEPS = 3
 

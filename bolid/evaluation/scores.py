@@ -43,6 +43,7 @@ def score(pictures: np.ndarray, pairs: Pairs, evaluators: Evaluators, reference:
     size, visible = pairs.size, (pairs.visible & pairs.reference_visible).astype(bool)
     values = {
         "pck": metrics.pck(keypoints, pairs.keypoints, size),
+        "error_keypoints": metrics.keypoint_error(keypoints, pairs.keypoints, size),
         "oks": metrics.oks(keypoints, pairs.keypoints, size),
         "bone_ratio": metrics.bone_ratio_error(keypoints, pairs.keypoints, size),
         "scene": (reading.scene == pairs.scene).astype(np.float64),

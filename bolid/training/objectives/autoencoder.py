@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bolid.autoencoder import AvatarAutoencoder
 from bolid.training.data import Rows
+from bolid.training.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class AutoencoderObjective(nn.Module):
             module.requires_grad_(False)
         self.models: dict[str, Any] = {"vae": self.vae}
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch: dict[str, Tensor], _draws: Draws | None = None) -> dict[str, Tensor]:
         """batch: image [B, 3, H, W] in [-1, 1], masks uint8 [B, H, W] part labels."""
         o = self.options
         image, parts = self._crops(batch["image"], batch["masks"])

@@ -19,6 +19,7 @@ from bolid.avatars.identity import ATTRIBUTES
 from bolid.encoder import crop_parts
 from bolid.pose import PARTS
 from bolid.training.degradation import degrade, some_rows
+from bolid.training.draws import Draws
 
 PART_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "head": ("gender", "skin", "hair", "hair_colour", "hat", "hat_colour", "glasses", "beard"),
@@ -147,7 +148,7 @@ class ClipObjective(nn.Module):
             "image_encoder": self.clip.vision_model,
         }
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch: dict[str, Tensor], _draws: Draws | None = None) -> dict[str, Tensor]:
         """batch: image, reference [B,3,H,W] in [-1,1]; masks, reference_masks uint8 [B,H,W]; labels int64
         [B,A]; visible, reference_visible bool [B,A]; scene, pose_family, view int64 [B]; input_ids,
         attention_mask [B,T] -> losses, with "loss".

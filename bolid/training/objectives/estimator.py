@@ -19,6 +19,7 @@ from bolid.training.degradation import (
     shift_colours,
     some_rows,
 )
+from bolid.training.draws import Draws
 
 PART_WEIGHTS = (0.6, 1.3, 1.0, 1.0, 1.8)  # background is most of a picture, head and feet the least
 IN_REACH = 3.0  # cells: farther off, the heat-map must move first and the place's own loss would mislead
@@ -137,7 +138,7 @@ class EstimatorObjective(nn.Module):
         """What a run exports, by folder name."""
         return {"estimator": self.estimator}
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch: dict[str, Tensor], _draws: Draws | None = None) -> dict[str, Tensor]:
         """batch: image, reference [B,3,H,W] in [-1,1]; masks, reference_masks uint8 [B,H,W]; keypoints,
         reference_keypoints [B,18,3]; image_prompt and image_prompt_person (bool [B]) if there -> losses, with
         "loss".

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bolid.evaluators import AppearanceEvaluator, PoseEvaluator, decode_cells
 from bolid.metrics import attribute_accuracy, identification, pck
+from bolid.training.draws import Draws
 
 COLUMNS = (
     "image",
@@ -157,7 +158,7 @@ class PoseEvaluatorObjective(nn.Module):
         self.evaluator = evaluator or PoseEvaluator()
         self.models = {"pose": self.evaluator}
 
-    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch: Mapping[str, Tensor], _draws: Draws | None = None) -> dict[str, Tensor]:
         """Batch with `COLUMNS` as tensors -> scalar losses; `loss` is their weighted sum."""
         rows = both_views(batch, self.options.degrade)
         cells, offsets, seen = self.evaluator(rows["image"])
@@ -222,7 +223,7 @@ class AppearanceEvaluatorObjective(nn.Module):
         self.evaluator = evaluator or _default_appearance_evaluator()
         self.models = {"appearance": self.evaluator}
 
-    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch: Mapping[str, Tensor], _draws: Draws | None = None) -> dict[str, Tensor]:
         """Batch with `COLUMNS` as tensors -> scalar losses; `loss` is their weighted sum."""
         rows = both_views(batch, self.options.degrade)
         out = self.evaluator(rows["image"], self._shaken(rows["keypoints"]))

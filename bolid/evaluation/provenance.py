@@ -1,0 +1,50 @@
+"""Which networks measured, which weights were measured, and whose output folder it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bolid.evaluation.scores import Evaluators
+from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
+
+
+def load_evaluators(folder: str, device: str) -> Evaluators:
+    """The mini evaluators. Raises ValueError where there are none."""
+    if not all((Path(folder) / name / "config.json").is_file() for name in ("pose", "appearance")):
+        raise ValueError(
+            f"no evaluators in {folder!r}: train them (train/configs/mini-*evaluator.yaml) or fetch models/"
+        )
+    pose = PoseEvaluator.from_pretrained(Path(folder) / "pose", dtype=torch.float32)
+    appearance = AppearanceEvaluator.from_pretrained(Path(folder) / "appearance", dtype=torch.float32)
+    return Evaluators(pose.to(device).eval(), appearance.to(device).eval())  # pyright: ignore[reportArgumentType]
+
+
+def weights_hash(source: str) -> str:
+    """Twelve hex digits over every weight and config file of a folder; a Hub repository's name."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return source
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".json", ".txt")):
+        digest.update(str(path.relative_to(folder)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def claim(output: Path, settings: dict[str, Any]) -> None:
+    """Make the output folder this run's own. Raises ValueError when it keeps results of other settings."""
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "settings.json"
+    if path.exists():
+        old = json.loads(path.read_text())
+        changed = [f"{k}: {old.get(k)} then, {v} now" for k, v in settings.items() if old.get(k) != v]
+        if changed:
+            raise ValueError(
+                f"{output} keeps pictures of other settings ({'; '.join(changed)}): take another --output"
+            )
+    path.write_text(json.dumps(settings, indent=1))
