@@ -23,6 +23,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--port", type=int, default=None, help="default: 7860")
     parser.add_argument("--share", action="store_true", help="also give a public address for three days")
+    parser.add_argument(
+        "--no-watermark", action="store_true", help="leave the invisible watermark out of large pictures"
+    )
     return parser
 
 
@@ -33,12 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import spaces  # noqa: F401  # pyright: ignore[reportMissingImports] - ZeroGPU wants it before CUDA
     warnings.simplefilter("ignore")  # libraries' notes to developers
     from bolid.__main__ import MISTAKE, find_model, load
+    from bolid.space.measures import choose_networks
     from bolid.space.serve import make_app, serve
     from bolid.space.studio import Studio
 
     try:
         model = find_model(options.model or os.environ.get("BOLID_MODEL"))
-        studio = Studio(load(model, options.device), Path(model).name)
+        pipe = load(model, options.device)
+        networks = choose_networks(pipe, ROOT / "models" / "evaluators")
+        studio = Studio(pipe, Path(model).name, networks, watermark=not options.no_watermark)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"app.py: {' '.join(str(error).split())}\n")
         return MISTAKE

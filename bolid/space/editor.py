@@ -35,8 +35,9 @@ svg { width: 100%; max-height: 440px; background: #000; border-radius: 8px; disp
   user-select: none; }
 .joint { cursor: grab; touch-action: none; outline: none; }
 .joint:focus .dot, .joint.chosen .dot { stroke: #fff; stroke-width: 3; }
-.tools { display: flex; flex-wrap: wrap; gap: 6px; margin-top: 6px; }
-.tools button, .tools select { min-height: 36px; padding: 4px 10px; border-radius: 6px; font-size: 14px;
+.tools { display: flex; flex-wrap: wrap; gap: 4px; margin-top: 6px; }
+.tools button, .tools select { flex: 1 1 auto; min-height: 36px; padding: 3px 7px; border-radius: 6px;
+  font-size: 13px;
   border: 1px solid var(--border-color-primary); background: var(--button-secondary-background-fill);
   color: var(--button-secondary-text-color); cursor: pointer; max-width: 100%; }
 .tools button:disabled, .tools select:disabled { opacity: .45; cursor: default; }

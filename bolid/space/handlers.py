@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -17,7 +16,8 @@ from bolid.pose import Pose
 from bolid.reference import Reference
 from bolid.space.editor import editor_pose, editor_value
 from bolid.space.settings import Settings, checked, read_settings
-from bolid.space.studio import Drawn, Studio
+from bolid.space.studio import Studio
+from bolid.space.texts import NO_REFERENCE, OTHER_MODEL
 
 CONTROLS = tuple(field.name for field in fields(Settings))  # the order in which the page hands them over
 Seen = tuple[tuple[str, ...], list[Reference], str]  # the files looked at, the people, or what was wrong
@@ -31,9 +31,14 @@ def mistakes_told(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except ValueError as error:
-            raise gr.Error(_sentence(error), duration=12, print_exception=False) from error
+            raise mistake(error) from error
 
     return told
+
+
+def mistake(error: ValueError) -> gr.Error:
+    """What the page and clients are told of a user's mistake."""
+    return gr.Error(_sentence(error), duration=12, print_exception=False)
 
 
 def _sentence(error: Exception) -> str:
@@ -51,14 +56,10 @@ class Handlers:
         """What was found in the references: one picture, words, and the people for later."""
         paths = reference_paths(reference, more)
         if not paths:
-            return (
-                None,
-                views.note("No reference yet: upload a picture, or pick an example person."),
-                ((), [], ""),
-            )
+            return None, views.note(NO_REFERENCE), ((), [], "")
         seen = self._seen(paths)
         if seen[2]:
-            return None, views.trouble(seen[2]), seen
+            return *self._attempt(paths, seen[2]), seen
         return views.side_by_side([views.found_picture(p) for p in seen[1]]), views.found_words(seen[1]), seen
 
     def _seen(self, paths: tuple[str, ...]) -> Seen:
@@ -66,6 +67,15 @@ class Handlers:
             return paths, self.studio.find(paths), ""
         except ValueError as error:
             return paths, [], _sentence(error)
+
+    def _attempt(self, paths: tuple[str, ...], wrong: str) -> tuple[Image.Image | None, str]:
+        """What was and was not found in pictures that cannot be used, and the way on."""
+        if not self.studio.pipe.draws_avatars:
+            return None, views.trouble(wrong)
+        tries = [each for each in map(self.studio.attempt, paths) if each is not None]
+        lines = [views.found_line(person, "All the same, what looks like a person was") for person in tries]
+        shown = views.side_by_side([views.found_picture(person) for person in tries])
+        return shown, views.trouble(wrong, *lines, OTHER_MODEL)
 
     def people(self, paths: tuple[str, ...], seen: Seen | None, settings: Settings) -> list[Reference]:
         """Who is to be drawn. Raises ValueError: nobody is made up where a person was to be kept."""
@@ -101,11 +111,6 @@ class Handlers:
             raise ValueError("there is no reference with a person yet; upload one or pick an example person")
         return editor_value(seen[1][0].keypoints)
 
-    @mistakes_told
-    def pose(self, editor: Any) -> dict[str, Any] | None:
-        """The editor's pose for a drawing."""
-        return editor_pose(editor)
-
     def preview(self, editor: Any, seen: Seen | None, retarget: bool, *parts: float) -> Image.Image | None:
         """The skeleton that will be used; None for the free pose or a pose that cannot be used."""
         try:
@@ -121,29 +126,6 @@ class Handlers:
         points = self.studio.fit(pose["keypoints"], seen[1] if seen else [], settings)
         return self.studio.skeleton(points, self.studio.size)
 
-    def generate(
-        self,
-        paths: tuple[str, ...],
-        seen: Seen | None,
-        pose: dict[str, Any] | None,
-        image_prompt: str | None,
-        values: Mapping[str, Any],
-    ) -> Iterator[tuple[list[tuple[Image.Image, str]], Any, int]]:
-        """(pictures so far, news, the first seed) after every step; closing it stops the drawing.
-
-        Raises gr.Error.
-        """
-        done: list[tuple[Image.Image, str]] = []
-        try:
-            settings = checked(values, self.studio.size)
-            people = self.people(paths, seen, settings)
-            for news in self.studio.draw(settings, people, pose, image_prompt, threading.Event()):
-                if isinstance(news, Drawn):
-                    done = [*done, (news.image, caption(news))]
-                yield done, news, settings.seed
-        except ValueError as error:
-            raise gr.Error(_sentence(error), duration=12, print_exception=False) from error
-
     @mistakes_told
     def load(self, path: str | None) -> list[Any]:
         """Updates for every control of `CONTROLS`, then the editor's, from a picture's settings."""
@@ -155,7 +137,7 @@ class Handlers:
 
     def _loaded_pose(self, values: Mapping[str, Any]) -> Any:
         if "keypoints" in values:
-            pose = editor_pose({"keypoints": values["keypoints"], "name": values.get("pose")})
+            pose = kept_pose(values)
             return editor_value(pose["keypoints"], pose["name"]) if pose else None
         name = values.get("pose")
         if name is None:
@@ -168,17 +150,23 @@ class Handlers:
             )
             return gr.skip()
 
+    def settings_of(self, path: str) -> tuple[Settings, dict[str, Any] | None]:
+        """Settings and pose that a picture was drawn with, for drawing again. Raises ValueError."""
+        values = read_settings(path)
+        return checked(self.studio.defaults | values, self.studio.size), kept_pose(values)
+
+
+def kept_pose(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The pose among values of `read_settings`; None where it kept no key-points."""
+    if "keypoints" not in values:
+        return None
+    return editor_pose({"keypoints": values["keypoints"], "name": values.get("pose")})
+
 
 def reference_paths(reference: str | None, more: Sequence[Any] | None) -> tuple[str, ...]:
     """The files of all reference pictures; a gallery hands over (file, caption)."""
     further = [item[0] if isinstance(item, tuple | list) else item for item in more or ()]
     return tuple(path for path in (reference, *further) if path)
-
-
-def caption(drawn: Drawn) -> str:
-    """What stands under a picture."""
-    words = f"seed {drawn.seed}"
-    return words if drawn.accuracy is None else f"{words} · pose {round(100 * drawn.accuracy)} %"
 
 
 def keypoint_pose(keypoints: Any) -> np.ndarray:

@@ -5,11 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+from gradio.data_classes import ImageData
+from pydantic import model_validator
+
+
+class GivenFile(ImageData):
+    """An uploaded file. A path or a text instead is told in words, not in pydantic's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_file(cls, given: Any) -> Any:
+        if not isinstance(given, dict | ImageData):
+            raise gr.Error(  # no ValueError: pydantic would wrap it
+                f"A picture is given as {type(given).__name__}, for example a path; upload the file instead "
+                "(with gradio_client: handle_file(path))",
+                print_exception=False,
+            )
+        return given
 
 
 def picture_input(label: str, **rest: Any) -> gr.Image:
     """A `gr.Image` that hands over the uploaded file's path, undecoded."""
     image = gr.Image(label=label, **({"type": "filepath", "format": "png", "buttons": []} | rest))
+    image.data_model = GivenFile
     image.preprocess = _path
     return image
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ def make_app(studio: Studio, examples: Path | None = None) -> gr.Blocks:
 
 
 def serve(blocks: gr.Blocks, host: str | None, port: int | None, share: bool, **rest: Any) -> Any:
-    """Listen. Gradio's own defaults for host and port hold where None is given (and on a Space)."""
+    """Listen. Gradio's own defaults for host and port hold where None is given (and on a Space).
+
+    Where the package mcp is installed (gradio[mcp]), the endpoints are tools of an MCP server too.
+    """
     return blocks.launch(
         server_name=host,
         server_port=port,
@@ -31,5 +35,7 @@ def serve(blocks: gr.Blocks, host: str | None, port: int | None, share: bool, **
         css_paths=[STYLE],
         max_file_size=MAX_UPLOAD,
         show_error=True,
+        _frontend=False,  # else gradio ends where its own page takes over 3 s, as on a busy machine it may
+        mcp_server=importlib.util.find_spec("mcp") is not None,
         **rest,
     )

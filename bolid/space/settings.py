@@ -128,13 +128,16 @@ def _side(name: str, value: Any, own: int) -> int:
     return int(value)
 
 
-def picture_text(settings: Settings, seed: int, pose: dict[str, Any] | None, model: str) -> str:
-    """What goes into a picture's PNG under "bolid", in the words of the command line's own."""
+def picture_text(settings: Settings, pose: dict[str, Any] | None, model: str, **more: Any) -> str:
+    """What goes into a picture's PNG under "bolid", in the words of the command line's own.
+
+    more: further entries, which are not read back, such as what was measured.
+    """
     kept = asdict(settings)
     for name in (*PARTS, "count"):
         del kept[name]
     name, points = (pose or {}).get("name"), (pose or {}).get("keypoints")
-    kept |= {"id_strength": settings.strengths, "seed": seed, "model": model, "pose": name}
+    kept |= {"id_strength": settings.strengths, "model": model, "pose": name} | more
     if points is not None:
         kept["keypoints"] = [[round(float(value), 4) for value in row] for row in np.asarray(points)]
     kept["made_with"] = f"BoLID {bolid.__version__}; a generated picture, not a photograph"
@@ -147,6 +150,11 @@ def read_settings(path: str) -> dict[str, Any]:
     Keys: names of `Settings` without count, and "pose" (a name) or "keypoints" ([18, 3]) where it had one.
     Raises ValueError when the file is no PNG, or carries no settings.
     """
+    return _valid(read_text(path))
+
+
+def read_text(path: str) -> dict[str, Any]:
+    """The JSON under "bolid" in a PNG, as it is. Raises ValueError as `read_settings`."""
     name = Path(path).name
     try:
         with Image.open(path, formats=["PNG"]) as opened:
@@ -164,7 +172,7 @@ def read_settings(path: str) -> dict[str, Any]:
         kept = None
     if not isinstance(kept, dict):
         raise ValueError(f"the settings in {name!r} are damaged; give another picture")
-    return _valid(kept)
+    return kept
 
 
 def _valid(kept: dict[str, Any]) -> dict[str, Any]:

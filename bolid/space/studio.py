@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,18 +16,26 @@ from PIL import Image
 
 import bolid.inputs as inputs
 from bolid.conditioning import fitted
-from bolid.metrics import pck
 from bolid.pictures import whole_frame
 from bolid.pose import Pose, skeleton_map
-from bolid.reference import Reference
+from bolid.reference import Reference, find_person
+from bolid.space.measures import Measured, Networks, measure
+from bolid.space.provenance import can_watermark, marked
 from bolid.space.settings import Settings, picture_text
 
 LEFT_ALONE = 60  # seconds after which a drawing that nobody listens to is stopped
-PREVIEW_EVERY = 0.3  # seconds between live previews at least, and four times what one takes
+PREVIEW_EVERY = 0.1  # seconds between live previews at least,
+PREVIEW_SHARE = 4  # and this many times what one takes
 
 
-class Stopped(Exception):
-    """The user stopped the drawing."""
+@dataclass(frozen=True)
+class Job:
+    """One picture to draw: settings, and a pose {"keypoints": [18, 3] of the model's own frame, "name": str |
+    None}, or None for the free pose.
+    """
+
+    settings: Settings
+    pose: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -42,22 +51,33 @@ class Progress:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A finished picture; its settings are in `image.info["bolid"]`. accuracy: share of the visible joints
-    that the estimator finds within a tenth of the body's box of where the pose has them; None without pose.
-    """
+    """A finished picture, its settings in `image.info["bolid"]`, and what was measured on it."""
 
     image: Image.Image
     seed: int
-    accuracy: float | None
+    measured: Measured
+
+
+class Stopped(Exception):
+    """Ends a drawing from inside."""
 
 
 class Studio:
-    """One loaded pipeline for all users. Nothing of a request is kept here."""
+    """One loaded pipeline for all users. Nothing of a request is kept here.
 
-    def __init__(self, pipe: Any, model: str) -> None:
+    networks: what measures the pictures; None measures nothing. watermark: whether large ones bear it.
+    """
+
+    def __init__(
+        self, pipe: Any, model: str, networks: Networks | None = None, watermark: bool = True
+    ) -> None:
         pipe.set_progress_bar_config(disable=True)  # before the first request; never changed afterwards
+        if getattr(pipe, "watermark", None) is not None:
+            pipe.watermark = None  # SDXL's own; `provenance.marked` takes its place
         self.pipe = pipe
         self.model = model
+        self.networks = networks
+        self.watermark = watermark and can_watermark()
         self.size: tuple[int, int] = pipe.picture_size  # (height, width) in pixels
         self.defaults = {"steps": pipe.config.default_steps, "guidance": pipe.config.default_guidance_scale}
 
@@ -68,6 +88,13 @@ class Studio:
             self.pipe.find_person(path, f"reference {place}" if several else "reference")
             for place, path in enumerate(paths, 1)
         ]
+
+    def attempt(self, path: str) -> Reference | None:
+        """What the estimator makes of a picture that `find` refuses as a photograph; None for nothing."""
+        try:
+            return find_person(self.pipe.estimator, path, *self.size)
+        except ValueError:
+            return None
 
     def pose_points(self, source: Any) -> np.ndarray | None:
         """A name, a picture's path, or key-points -> float32 [18, 3] in the model's own frame.
@@ -98,37 +125,35 @@ class Studio:
         return Image.fromarray(skeleton_map(points[None], size[0] * scale, size[1] * scale)[0])
 
     def draw(
-        self,
-        settings: Settings,
-        people: Sequence[Reference],
-        pose: dict[str, Any] | None,
-        image_prompt: str | None,
-        stop: threading.Event,
-    ) -> Iterator[Progress | Drawn]:
-        """Picture after picture, each from its own seed, with what happens in between.
+        self, jobs: Sequence[Job], people: Sequence[Reference], image_prompt: str | None
+    ) -> Generator[Progress | Drawn, None, None]:
+        """Job after job, with what happens in between. Closing the iterator stops it at the next step.
 
-        pose: {"keypoints": [18, 3] of the model's own frame, "name": str | None} or None. `stop` is heeded at
-        the next step; closing the iterator sets it. Raises ValueError for what the pipeline refuses, Stopped.
+        Raises ValueError for what the pipeline refuses.
         """
-        news: queue.Queue[Any] = queue.Queue(maxsize=4)
+        stop, news = threading.Event(), queue.Queue[Any](maxsize=4)
 
         def tell(item: Any) -> None:
             try:
                 news.put(item, timeout=LEFT_ALONE)
             except queue.Full:
                 stop.set()
+            if stop.is_set():
+                raise Stopped
 
         def work() -> None:
             try:
-                self._draw_all(settings, people, pose, image_prompt, stop, tell)
-                tell(None)
+                self._draw_all(jobs, people, image_prompt, tell)
+            except Stopped:
+                pass
             except Exception as error:  # handed to the listener, who raises it
-                tell(error)
+                with contextlib.suppress(Stopped):
+                    tell(error)
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         try:
-            while (item := news.get()) is not None:
+            for item in _items(news, thread):
                 if isinstance(item, Exception):
                     raise item
                 yield item
@@ -139,57 +164,54 @@ class Studio:
                 thread.join(timeout=0.05)
 
     def _draw_all(
-        self, settings: Settings, people: Any, pose: Any, image_prompt: Any, stop: threading.Event, tell: Any
+        self, jobs: Sequence[Job], people: Sequence[Reference], image_prompt: Any, tell: Callable[[Any], None]
     ) -> None:
-        points = None
-        if pose is not None:
-            points = self.framed(Pose(pose["keypoints"]).keypoints, (settings.height, settings.width))
-        person = self.pipe.encode_identity(list(people)) if people and settings.uses_person else None
-        target = None if pose is None else self.fit(Pose(pose["keypoints"]).keypoints, people, settings)
-        for index in range(settings.count):
-            one = replace(settings, seed=settings.seed + index)
-            step = _StepCallback(self.pipe, index, one, stop, tell)
-            result = self.pipe(
-                one.prompt, person, points, image_prompt, one.image_prompt_strength, one.strengths,
-                one.pose_strength, one.retarget, one.negative_prompt or None, one.steps, one.guidance,
-                one.height, one.width, generator=one.seed, callback_on_step_end=step,
-            )  # fmt: skip
-            if stop.is_set():
-                raise Stopped
-            image = result.images[0]
-            image.info["bolid"] = picture_text(one, one.seed, pose, self.model)
-            tell(Drawn(image, one.seed, self._accuracy(image, target)))
+        kept = people and any(job.settings.uses_person for job in jobs)
+        person = self.pipe.encode_identity(list(people)) if kept else None
+        for index, job in enumerate(jobs):
+            step = _StepCallback(self.pipe, Progress(index + 1, len(jobs), 0, job.settings.steps), tell)
+            tell(self._draw_one(job, people, person, image_prompt, step))
 
-    def _accuracy(self, image: Image.Image, target: np.ndarray | None) -> float | None:
-        """Share of the target's visible joints that the estimator finds in the picture where they belong."""
-        if target is None or self.pipe.estimator is None or image.size != self.size[::-1]:
-            return None
-        found = self.pipe.estimator.predict(np.array(image)).keypoints
-        share = float(pck(found, target[None], self.size)[0])
-        return share if np.isfinite(share) else None
+    def _draw_one(
+        self, job: Job, people: Sequence[Reference], person: Any, image_prompt: Any, step: _StepCallback
+    ) -> Drawn:
+        settings, points, target = job.settings, None, None
+        if job.pose is not None:
+            pose = Pose(job.pose["keypoints"]).keypoints
+            points = self.framed(pose, (settings.height, settings.width))
+            target = self.fit(pose, people, settings) if settings.pose_strength > 0 else None
+        image = self.pipe(
+            settings.prompt, person if settings.uses_person else None, points, image_prompt,
+            settings.image_prompt_strength, settings.strengths, settings.pose_strength, settings.retarget,
+            settings.negative_prompt or None, settings.steps, settings.guidance, settings.height,
+            settings.width, generator=settings.seed, callback_on_step_end=step,
+        ).images[0]  # fmt: skip
+        figures = measure(self.networks, image, people if settings.uses_person else (), target)
+        by = {} if self.networks is None else {"measured_by": self.networks.by}
+        told = {"id_similarity": figures.likeness, "pose_accuracy": figures.accuracy} | by
+        text = picture_text(settings, job.pose, self.model, measured=told)
+        return Drawn(marked(image, text, self.watermark), settings.seed, figures)
 
 
 class _StepCallback:
-    """Tells every step, with a preview now and then; ends this call alone when asked to stop."""
+    """Tells every step, with a preview now and then. `tell` ends the call by an exception when asked to."""
 
-    def __init__(self, pipe: Any, index: int, settings: Settings, stop: threading.Event, tell: Any) -> None:
-        self.pipe, self.index, self.settings, self.stop, self.tell = pipe, index, settings, stop, tell
-        self.next_preview, self.shown = 0.0, None
+    def __init__(self, pipe: Any, progress: Progress, tell: Callable[[Any], None]) -> None:
+        self.pipe, self.progress, self.tell = pipe, progress, tell
+        self.next_preview = 0.0
         # an fp16 autoencoder that overflows (SDXL's first one) would only show black
         self.previews = not (
             getattr(pipe.vae.config, "force_upcast", False) and pipe.vae.dtype == torch.float16
         )
 
-    def __call__(self, run: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        if self.stop.is_set():
-            run._interrupt = True  # `run` is this call's own copy
-            return tensors
-        done, now = step + 1, time.monotonic()
-        if self.previews and now >= self.next_preview and done < self.settings.steps:
-            self.shown = _decoded(self.pipe, tensors["latents"][:1])
+    def __call__(self, _run: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        now, shown = time.monotonic(), self.progress.preview
+        if self.previews and now >= self.next_preview and step + 1 < self.progress.steps:
+            shown = _decoded(self.pipe, tensors["latents"][:1])
             after = time.monotonic()
-            self.next_preview = after + max(PREVIEW_EVERY, 4 * (after - now))
-        self.tell(Progress(self.index + 1, self.settings.count, done, self.settings.steps, self.shown))
+            self.next_preview = after + max(PREVIEW_EVERY, PREVIEW_SHARE * (after - now))
+        self.progress = replace(self.progress, step=step + 1, preview=shown)
+        self.tell(self.progress)
         return tensors
 
 
@@ -198,6 +220,16 @@ def _decoded(pipe: Any, latents: torch.Tensor) -> Image.Image:
     shift = getattr(pipe.vae.config, "shift_factor", None) or 0.0
     pixels = pipe.vae.decode(latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor + shift).sample
     return pipe.image_processor.postprocess(pixels.detach())[0]
+
+
+def _items(news: queue.Queue[Any], thread: threading.Thread) -> Iterator[Any]:
+    """What comes, until the thread has ended and nothing is left."""
+    while True:
+        try:
+            yield news.get(timeout=0.02)
+        except queue.Empty:
+            if not thread.is_alive() and news.empty():
+                return
 
 
 def _drain(news: queue.Queue[Any]) -> None:

@@ -12,11 +12,22 @@ PROMPTS = (
     "in a city at night",
     "wearing a red hoodie",
 )
+NO_REFERENCE = "No reference yet: upload a picture, or pick an example person."
+READY = "Ready."
+STOPPED = "Stopped."
 CONSENT = (
-    "Use pictures of people only with their consent, and do not pass results off as photographs. Uploads "
-    f"and results are deleted after {KEPT // 60} minutes; every downloaded PNG says that it was generated."
+    "**Consent.** Use pictures of people only with their consent; never to deceive, harass or sexualise "
+    "anyone, and never of children in such a way. Do not pass results off as photographs: every PNG says "
+    "inside that it was generated, with its settings, {watermark}. "
+    f"Uploads and results are deleted after {KEPT // 60} minutes."
 )
+WATERMARKED = "and from 256 pixels a side up it bears an invisible watermark"
+UNMARKED = "but it bears no invisible watermark here"
 AVATARS = (
     "This is **bolid-mini**: it draws avatars only, at {width} × {height} pixels. Photographs need a model "
     "trained on them: `python app.py --model DIR_OR_HUB_ID`."
+)
+OTHER_MODEL = (
+    "The example people can be drawn here. Photographs need a model trained on them, for example on SDXL: "
+    "python app.py --model DIR_OR_HUB_ID"
 )

@@ -5,24 +5,29 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from bolid.pose import COLOURS, DRAWN, FACE, LIMBS, PARTS, POSES, SEEN, skeleton_map
 from bolid.reference import Reference
+from bolid.space.measures import Measured
 from bolid.space.studio import Progress
 
 PART_COLOURS = ((255, 190, 60), (235, 70, 90), (70, 130, 240), (60, 200, 120))  # head, upper, lower, feet
 NAME_HEIGHT = 36  # pixels under a pose thumbnail
 SHOWN_HEIGHT = 480  # pixels at least of a picture that is drawn over
 PART_WORDS = ("head", "upper body", "lower body", "feet")
+LABEL_HEIGHT = 22  # pixels over a picture of a strip
+GAP = 6  # pixels between the pictures of a strip
+PAPER, INK = (250, 250, 252), (20, 22, 30)  # of a strip
 
 
 def found_picture(person: Reference) -> Image.Image:
-    """The reference with its parts tinted, the box around them and the skeleton drawn over."""
+    """The reference with its parts tinted, boxes around person and face, and the skeleton drawn over."""
     scale = max(1, -(-SHOWN_HEIGHT // person.image.shape[0]))
     size = (person.image.shape[1] * scale, person.image.shape[0] * scale)
     image = cv2.resize(person.image, size, interpolation=cv2.INTER_CUBIC).astype(np.float32)
@@ -32,11 +37,22 @@ def found_picture(person: Reference) -> Image.Image:
     canvas = np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
     rows, columns = np.nonzero(parts)
     if len(rows):
-        corners = (int(columns.min()), int(rows.min())), (int(columns.max()), int(rows.max()))
-        cv2.rectangle(canvas, *corners, (255, 255, 255), 3)
-        cv2.rectangle(canvas, *corners, (20, 20, 20), 1)
+        _draw_box(canvas, (columns.min(), rows.min(), columns.max(), rows.max()), (255, 255, 255))
+    if has_face(person):
+        face = person.keypoints[list(FACE)]
+        places = face[face[:, 2] >= SEEN, :2] * canvas.shape[1::-1]
+        (left, top), (right, bottom) = places.min(0), places.max(0)
+        half = 0.75 * max(right - left, bottom - top, 0.03 * canvas.shape[0])  # eyes and nose only: widen it
+        x, y = (left + right) / 2, (top + bottom) / 2
+        _draw_box(canvas, (x - half, y - half, x + half, y + half), (255, 235, 60))
     _draw_bones(canvas, person.keypoints)
     return Image.fromarray(canvas)
+
+
+def _draw_box(canvas: np.ndarray, box: Sequence[Any], colour: tuple[int, int, int]) -> None:
+    left, top, right, bottom = (round(float(each)) for each in box)
+    for inked, width in (((20, 20, 20), 5), (colour, 2)):
+        cv2.rectangle(canvas, (left, top), (right, bottom), inked, width)
 
 
 def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image | None:
@@ -56,24 +72,34 @@ def _draw_bones(canvas: np.ndarray, points: np.ndarray) -> None:
             cv2.circle(canvas, place.tolist(), width, colour, -1, cv2.LINE_AA)
 
 
+def has_face(person: Reference) -> bool:
+    """Whether two of nose and eyes are seen."""
+    return int((person.keypoints[list(FACE)[:3], 2] >= SEEN).sum()) >= 2
+
+
 def found_words(people: Sequence[Reference]) -> str:
     """One sentence per picture: parts and joints seen, and whether there is a face."""
-    lines = []
-    for place, person in enumerate(people, 1):
-        names = [word for word, here in zip(PART_WORDS, person.present, strict=True) if here]
-        gone = [word for word, here in zip(PART_WORDS, person.present, strict=True) if not here]
-        joints = int((person.keypoints[:, 2] >= 0.3).sum())
-        face = "face seen" if (person.keypoints[list(FACE)[:3], 2] >= SEEN).sum() >= 2 else "no face seen"
-        start = f"Picture {place}: person found" if len(people) > 1 else "Person found"
-        lines.append(f"{start}: {', '.join(names)}; {joints} of 18 joints; {face}.")
-        if gone:
-            lines[-1] += f" Not seen, so invented where the pose shows it: {', '.join(gone)}."
+    lines = [
+        found_line(person, f"Picture {place}: person" if len(people) > 1 else "Person")
+        for place, person in enumerate(people, 1)
+    ]
     return _box("<br>".join(map(html.escape, lines)), "good")
 
 
-def trouble(sentence: str) -> str:
-    """A mistake, told in the page."""
-    return _box(html.escape(sentence[:1].upper() + sentence[1:]), "bad")
+def found_line(person: Reference, start: str) -> str:
+    """What was found in one picture, and what was not."""
+    names = [word for word, here in zip(PART_WORDS, person.present, strict=True) if here]
+    gone = [word for word, here in zip(PART_WORDS, person.present, strict=True) if not here]
+    joints = int((person.keypoints[:, 2] >= 0.3).sum())
+    face = "face seen" if has_face(person) else "no face seen"
+    line = f"{start} found: {', '.join(names) or 'no part'}; {joints} of 18 joints; {face}."
+    return f"{line} Not seen, so invented where the pose shows it: {', '.join(gone)}." if gone else line
+
+
+def trouble(sentence: str, *more: str) -> str:
+    """A mistake, told in the page; `more`: further sentences, a line each."""
+    lines = (sentence[:1].upper() + sentence[1:], *more)
+    return _box("<br>".join(map(html.escape, lines)), "bad")
 
 
 def note(sentence: str) -> str:
@@ -117,3 +143,48 @@ def data_address(image: Image.Image) -> str:
 def strengths_words() -> dict[str, str]:
     """Label of every part's slider."""
     return dict(zip(PARTS, (word.capitalize() for word in PART_WORDS), strict=True))
+
+
+def figures(measured: Measured) -> list[str]:
+    """What was measured, in a caption's words."""
+    words = [] if measured.likeness is None else [f"ID {measured.likeness:.2f}"]
+    return words if measured.accuracy is None else [*words, f"pose {round(100 * measured.accuracy)} %"]
+
+
+def details(kept: Mapping[str, Any]) -> str:
+    """A picture's settings and figures, from the text in its PNG, as a small table."""
+    measured = kept.get("measured") or {}
+    rows = [
+        ("ID similarity", _figure(measured.get("id_similarity"), "{:.2f}")),
+        ("Pose accuracy", _figure(measured.get("pose_accuracy"), "{:.0%}")),
+        ("Seed", kept.get("seed")),
+        ("Pose", kept.get("pose") or ("own skeleton" if kept.get("keypoints") else "free")),
+        ("Prompt", kept.get("prompt") or "none"),
+        ("Steps, guidance", f"{kept.get('steps')}, {kept.get('guidance')}"),
+    ]
+    cells = "".join(f"<dt>{name}</dt><dd>{html.escape(str(value))}</dd>" for name, value in rows)
+    by = measured.get("measured_by")
+    foot = (
+        ""
+        if by is None
+        else f"<p>ID similarity is a cosine, pose accuracy the share of joints within a \
+tenth of the body's box; both by {html.escape(str(by))}.</p>"
+    )
+    return f'<div class="bolid-details"><dl>{cells}</dl>{foot}</div>'
+
+
+def _figure(value: Any, form: str) -> str:
+    return form.format(value) if isinstance(value, int | float) else "not measured"
+
+
+def strip(pictures: Sequence[Image.Image], labels: Sequence[str]) -> Image.Image:
+    """Pictures of one size in a row, a label over each."""
+    width, height = pictures[0].size
+    across = len(pictures) * (width + GAP) + GAP
+    canvas = Image.new("RGB", (across, height + LABEL_HEIGHT + GAP), PAPER)
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
+    for place, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        left = GAP + place * (width + GAP)
+        pen.text((left + width / 2, LABEL_HEIGHT / 2), label, INK, font, anchor="mm")
+        canvas.paste(picture, (left, LABEL_HEIGHT))
+    return canvas
