@@ -51,7 +51,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--id-strength", type=_strength, default=0.8, metavar="X|PART=X,...",
         help="0 or more, or by part: head=1,upper=0,lower=0.5,feet=1 (default 0.8)")  # fmt: skip
     add("--pose-strength", type=float, default=1.0, metavar="X", help="default 1.0")
-    add("--no-retarget", action="store_true", help="keep the pose's own proportions")
+    add("--no-retarget", action="store_true", help="keep the proportions of a named or pictured pose")
     add("--negative-prompt", metavar="TEXT", help="what the picture must not show")
     add("--steps", type=int, metavar="N", help="denoising steps (default: the model's)")
     add("--guidance", type=float, metavar="X", help="guidance scale (default: the model's)")
@@ -152,11 +152,12 @@ def generate(options: argparse.Namespace) -> int:
         any(options.id_strength.values()) if isinstance(options.id_strength, dict) else options.id_strength
     )
     person = pipe.encode_identity(references) if wanted else references
+    retarget = False if options.no_retarget else None
     for index, output in enumerate(outputs):
         pipe.set_progress_bar_config(desc=f"picture {index + 1} of {len(outputs)}", leave=False)
         image = pipe(
             options.prompt, person, pose, image_prompt, options.image_prompt_strength, options.id_strength,
-            options.pose_strength, not options.no_retarget, options.negative_prompt, options.steps,
+            options.pose_strength, retarget, options.negative_prompt, options.steps,
             options.guidance, options.height, options.width, generator=seed + index,
         ).images[0]  # fmt: skip
         _save(image, output, _settings(options, model, seed + index))

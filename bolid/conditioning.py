@@ -174,7 +174,7 @@ class ConditioningMixin:
         """One row's pose [18, 3], with the reference's proportions where wanted."""
         pose = self._read_pose(request, row)
         references = shown_references(request, people, row)
-        if pose is None or not request.retarget or not references:
+        if pose is None or not request.retargets(row) or not references:
             return pose
         return fitted(pose, references, request.strength[row])
 

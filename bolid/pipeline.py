@@ -66,7 +66,7 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
         image_prompt_strength: float = 0.5,
         id_strength: Any = inputs.ID_STRENGTH,
         pose_strength: float = 1.0,
-        retarget: bool = True,
+        retarget: bool | None = None,
         negative_prompt: str | list[str] | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
@@ -99,7 +99,8 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
             out: 0.8). A part at 0 has no influence; all at 0 (without pose and image prompt) is exactly the
             stock pipeline.
         pose_strength: 0 or more; 0 is as pose=None.
-        retarget: give the pose the reference's proportions.
+        retarget: give the pose the reference's proportions. None: where the pose is a name or a picture, for
+            it is somebody else's then; key-points and skeleton maps are taken as they are.
         num_inference_steps, guidance_scale: None takes the model's own defaults.
         height, width: pixels, multiples of 8; None takes the size of `image`, or else the model's own (for
             several people as wide as they need).

@@ -30,7 +30,7 @@ class Request:
     strength: np.ndarray
     pose_strength: float
     image_strength: float
-    retarget: bool
+    retarget: bool | None
     height: int
     width: int
     group: bool = False
@@ -39,6 +39,10 @@ class Request:
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return self.height, self.width
+
+    def retargets(self, row: int) -> bool:
+        """Whether a row's pose gets the reference's proportions."""
+        return not inputs.is_placed(self.poses[row]) if self.retarget is None else self.retarget
 
     @property
     def has_identity(self) -> bool:
@@ -77,7 +81,7 @@ class Asked:
     image_strength: Any
     id_strength: Any
     pose_strength: Any
-    retarget: bool
+    retarget: bool | None
     height: int | None
     width: int | None
 

@@ -19,20 +19,35 @@ from typing import Any
 import numpy as np
 import torch
 
-from bolid.evaluation.drawing import DRAWERS, DrawOptions, draw_row, identities
+from bolid.evaluation.calls import DrawOptions, identities
+from bolid.evaluation.cost import cost_gates
+from bolid.evaluation.drawing import DRAWERS, STRENGTHS, draw_row
+from bolid.evaluation.gates import gates, relative_to_truth
 from bolid.evaluation.pairs import Pairs, held_out_pairs, pairs_fingerprint
 from bolid.evaluation.provenance import claim, load_evaluators, weights_hash
 from bolid.evaluation.report import card_figures, fill, grid, report, save_jpeg
 from bolid.evaluation.scores import Evaluators, score, summarise
 
 ROOT = Path(__file__).resolve().parents[1]
-# suite -> its rows; every suite starts from reference pixels of the test split
-SUITES = {
-    "mini-quality": ("truth", "reconstruction", "generated", "appearance_map", "base", "other_reference"),
-    "mini-evaluators": ("truth", "blurred", "recoloured", "swapped", "reconstruction", "appearance_map"),
-    "mini-tokens": ("truth", "generated", "without_pose", "other_reference"),
+MAIN = ("truth", "reconstruction", "generated", "without_pose", "appearance_map", "base", "other_reference")
+SWEEPS = (
+    "pose_from_picture", "own_pose_fitted", "another_pose", "another_pose_as_given", "no_scene_word",
+    "image_prompt", "clothes_in_prompt", *(f"strength_{value:g}" for value in STRENGTHS),
+)  # fmt: skip
+# suite -> its rows of all pairs, and those of the first `--sweep-pairs`; all start from reference pixels
+SUITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "mini-quality": (MAIN, SWEEPS),
+    "mini-evaluators": (
+        ("truth", "blurred", "recoloured", "swapped", "reposed", "reconstruction", "appearance_map"),
+        (),
+    ),
+    "mini-tokens": (("truth", "generated", "without_pose", "other_reference"), ()),
+    "mini-image-prompt": (
+        ("truth", "no_scene_word", "image_prompt", "image_prompt_full", "other_reference"),
+        (),
+    ),
 }
-QUICK_PAIRS, QUICK_STEPS = 64, 8
+PAIRS, QUICK_PAIRS = (1024, 256), (64, 32)  # of the main rows and of the sweeps
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -49,9 +64,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--output", required=True, help="folder for results and kept pictures")
     parser.add_argument(
-        "--quick", action="store_true", help=f"{QUICK_PAIRS} pairs, {QUICK_STEPS} steps: a look, not a result"
+        "--quick", action="store_true", help=f"{QUICK_PAIRS[0]} pairs, {QUICK_PAIRS[1]} in the sweeps: a look"
     )
-    parser.add_argument("--pairs", type=int, help="held-out pairs (default 512)")
+    parser.add_argument("--pairs", type=int, help=f"held-out pairs (default {PAIRS[0]})")
+    parser.add_argument("--sweep-pairs", type=int, help=f"of them in the sweeps (default {PAIRS[1]})")
     parser.add_argument("--steps", type=int, help="denoising steps (default: the model's own)")
     parser.add_argument("--guidance", type=float, help="guidance scale (default: the model's own)")
     parser.add_argument("--id-strength", type=float, help="default: the pipeline's own")
@@ -63,10 +79,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     options = parser.parse_args(arguments)
-    options.pairs = options.pairs or (QUICK_PAIRS if options.quick else 512)
-    options.steps = options.steps or (QUICK_STEPS if options.quick else None)
-    if options.pairs < 16:
-        parser.error(f"--pairs {options.pairs}: at least 16 are needed, for identification among 16")
+    main_pairs, sweep_pairs = QUICK_PAIRS if options.quick else PAIRS
+    options.pairs = main_pairs if options.pairs is None else options.pairs
+    options.sweep_pairs = min(
+        sweep_pairs if options.sweep_pairs is None else options.sweep_pairs, options.pairs
+    )
+    for name in ("pairs", "sweep_pairs"):
+        if getattr(options, name) < 16:
+            given = f"--{name.replace('_', '-')} {getattr(options, name)}"
+            parser.error(f"{given}: at least 16 are needed, for identification among 16")
     return options
 
 
@@ -83,7 +104,7 @@ def load_pipeline(options: argparse.Namespace) -> Any:
 
 def draw_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Everything that a kept picture depends on."""
-    names = ("steps", "guidance", "id_strength", "seed", "batch_size", "dtype", "pairs")
+    names = ("steps", "guidance", "id_strength", "seed", "batch_size", "dtype", "pairs", "sweep_pairs")
     kept = {name: getattr(options, name) for name in names}
     return kept | {"model": weights_hash(options.model), "avatars": pairs_fingerprint()}
 
@@ -116,28 +137,44 @@ def measure(
     pipe: Any, pairs: Pairs, evaluators: Evaluators, options: argparse.Namespace
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Draw and score every row; returns the summary and the generated pictures (for the grid)."""
+    main_rows, sweeps = (options.rows, ()) if options.rows else SUITES[options.suite]
+    scores, seconds, shown = {}, {}, pairs.reference
+    for rows, chosen in ((main_rows, pairs), (sweeps, pairs.first(options.sweep_pairs))):
+        if not rows:
+            continue
+        _, reference = evaluators.read(chosen.reference)
+        for row in rows:
+            drawn, taken = draw(row, pipe, chosen, options)
+            scores[row] = score(drawn, chosen, evaluators, reference)
+            shown = drawn if row == "generated" else shown
+            if taken is not None:
+                seconds[row] = taken
+    found = gates(scores, pairs)
+    if options.suite == "mini-quality" and not options.rows:
+        found += cost_gates(pipe, options.model, pairs)
+    summary = summarise(scores, pairs) | {
+        "gates": [gate.as_dict() for gate in found],
+        "relative_to_truth": relative_to_truth(scores, pairs),
+        "seconds_per_picture": seconds,
+    }
+    return summary, shown
+
+
+def draw(row: str, pipe: Any, pairs: Pairs, options: argparse.Namespace) -> tuple[np.ndarray, float | None]:
+    """All pictures of a row, and the seconds of one (None where some were kept from before)."""
+    folder = Path(options.output) / "pictures" / row
+    fresh, began, pieces = not folder.exists(), time.perf_counter(), []
     drawing = DrawOptions(
         options.steps, options.guidance, options.id_strength, options.seed, options.batch_size
     )
-    _, reference = evaluators.read(pairs.reference)
-    scores, seconds, shown = {}, {}, pairs.reference
-    for row in options.rows or SUITES[options.suite]:
-        folder = Path(options.output) / "pictures" / row
-        fresh, began, pieces = not folder.exists(), time.perf_counter(), []
-        for start, pictures in draw_row(row, pipe, pairs, drawing, folder):
-            pieces.append(pictures)
-            done = start + len(pictures)
-            rate = done / (time.perf_counter() - began)
-            print(
-                f"\r{row}: {done}/{len(pairs)}, {rate:.1f} pictures/s   ", end="", file=sys.stderr, flush=True
-            )
-        if fresh:  # else some were kept from before, and the time says nothing
-            seconds[row] = (time.perf_counter() - began) / len(pairs)
-        drawn = np.concatenate(pieces)
-        scores[row] = score(drawn, pairs, evaluators, reference)
-        shown = drawn if row == "generated" else shown
-        print(file=sys.stderr)
-    return summarise(scores, pairs) | {"seconds_per_picture": seconds}, shown
+    for start, pictures in draw_row(row, pipe, pairs, drawing, folder):
+        pieces.append(pictures)
+        done = start + len(pictures)
+        rate = done / (time.perf_counter() - began)
+        print(f"\r{row}: {done}/{len(pairs)}, {rate:.1f}/s   ", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    taken = (time.perf_counter() - began) / len(pairs)
+    return np.concatenate(pieces), taken if fresh else None
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,10 +13,12 @@ from PIL import Image
 from tiny_pipelines import HEIGHT, WIDTH, make_mini
 
 from bolid.avatars.identity import ATTRIBUTES
-from bolid.evaluation.drawing import DRAWERS, DrawOptions, _call, draw_row
+from bolid.evaluation.calls import Call, DrawOptions
+from bolid.evaluation.drawing import DRAWERS, draw_row
 from bolid.evaluation.pairs import Pairs, held_out_pairs
 from bolid.evaluation.report import fill, save_jpeg
 from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
+from bolid.identity import Identity
 from bolid.pipeline import BoLIDPipeline
 from bolid.reference import Reference
 
@@ -56,21 +58,38 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def arguments(folders: tuple[Path, Path], output: Path, *more: str) -> list[str]:
     model, evaluators = (str(folder) for folder in folders)
     given = ["--model", model, "--evaluators", evaluators, "--output", str(output), "--device", "cpu"]
-    return [*given, "--pairs", str(PAIRS), "--steps", "1", "--processes", "1", *more]
+    return [
+        *given,
+        "--pairs",
+        str(PAIRS),
+        "--sweep-pairs",
+        str(PAIRS),
+        "--steps",
+        "1",
+        "--processes",
+        "1",
+        *more,
+    ]
 
 
 def test_a_suite_writes_its_results_and_goes_on_where_it_was(folders: tuple[Path, Path], tmp_path: Path):
     run, output = load_script(), tmp_path / "q"
     assert run.main(arguments(folders, output)) == 0
     results = json.loads((output / "results.json").read_text())
-    assert set(results["rows"]) == set(run.SUITES["mini-quality"])
+    assert set(results["rows"]) == {*run.MAIN, *run.SWEEPS}
+    assert {gate["about"] for gate in results["gates"]} >= {"Words", "Strength", "Image prompt", "Speed"}
+    differences = [gate for gate in results["gates"] if gate["sense"] in ("below", "not above")]
+    assert differences
+    assert all(np.isfinite(gate["measured"]["mean"]) for gate in differences)
     truth = results["rows"]["truth"]["all"]
     assert truth["error_head"]["mean"] == 0
     assert truth["psnr"]["mean"] == 99
     assert results["distribution"]["generated"]["fid_mini"] >= 0
     assert results["normalised_attributes"].keys() == results["rows"].keys()
     assert results["settings"]["model"]
-    assert "| **Generated** |" in (output / "results.md").read_text()
+    report = (output / "results.md").read_text()
+    assert "| **Generated** |" in report
+    assert "## Gates" in report
     assert (output / "grid.jpg").stat().st_size <= 300_000
     kept = sorted((output / "pictures" / "generated").iterdir())[0]
     before = kept.stat().st_mtime_ns
@@ -108,22 +127,37 @@ def test_missing_evaluators_are_one_sentence_and_code_2(
         run.parse(["--output", "x", "--pairs", "3"])
 
 
+class Refusing:
+    """The pipeline, with people for some references alone."""
+
+    def __init__(self, pipe: BoLIDPipeline, people: list[Identity | None]) -> None:
+        self.pipe, self.people = pipe, iter(people)
+
+    def encode_identity(self, picture: np.ndarray) -> Identity:
+        found = next(self.people)
+        if found is None:
+            raise ValueError(f"nobody in {picture.shape}")
+        return found
+
+    def __call__(self, *arguments: object, **named: object) -> object:
+        return self.pipe(*arguments, **named)  # pyright: ignore[reportArgumentType]
+
+
 def test_pairs_whose_reference_is_refused_are_drawn_without_one(
     mini: BoLIDPipeline, person: Reference, pairs: Pairs
 ):
-    options, chunk = DrawOptions(steps=1), slice(2, 5)
-    identity = mini.encode_identity(person)
-    mixed = _call(mini, pairs, chunk, options, [identity, None, identity], posed=True)
-    none = _call(mini, pairs, chunk, options, None, posed=True)
+    options, chunk, identity = DrawOptions(steps=1), slice(2, 5), mini.encode_identity(person)
+    mixed = Call()(Refusing(mini, [identity, None, identity]), pairs, chunk, options)
+    none = Call(person=None)(mini, pairs, chunk, options)
     assert mixed.shape == (3, HEIGHT, WIDTH, 3)
     np.testing.assert_allclose(mixed[1].astype(int), none[1], atol=1)
     assert (mixed[0] != none[0]).any()
 
 
 def test_pictures_do_not_depend_on_the_chunk(mini: BoLIDPipeline, person: Reference, pairs: Pairs):
-    people = [mini.encode_identity(person)] * 4
-    together = _call(mini, pairs, slice(0, 4), DrawOptions(steps=1), people, posed=True)
-    alone = _call(mini, pairs, slice(3, 4), DrawOptions(steps=1), people[:1], posed=True)
+    people, options = [mini.encode_identity(person)] * 4, DrawOptions(steps=1)
+    together = Call()(Refusing(mini, people), pairs, slice(0, 4), options)
+    alone = Call()(Refusing(mini, people[:1]), pairs, slice(3, 4), options)
     np.testing.assert_allclose(together[3].astype(int), alone[0], atol=1)
 
 

@@ -155,3 +155,30 @@ def test_pairs_tell_a_small_difference_that_the_spread_would_hide():
 def test_psnr_of_one_grey_level_is_48_db():
     a = np.full((1, 4, 4, 3), 100, np.uint8)
     assert metrics.psnr(a, a + 1) == pytest.approx([48.13], abs=0.01)
+
+
+def test_psnr_of_a_mask_counts_its_pixels_alone():
+    truth = np.full((2, 8, 8, 3), 100, np.uint8)
+    spoilt, where = truth.copy(), np.zeros((2, 8, 8), bool)
+    where[0, :4] = True
+    spoilt[0, :4] += 10
+    inside, outside = metrics.psnr(spoilt, truth, where), metrics.psnr(spoilt, truth, ~where)
+    assert inside[0] == pytest.approx(20 * math.log10(255 / 10), abs=1e-4)
+    assert math.isnan(inside[1])
+    assert outside == pytest.approx([99, 99])
+
+
+def test_a_ratio_is_one_for_itself_and_zero_at_chance():
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(0.8, 1.0, 200)
+    chance = rng.uniform(0.2, 0.4, 200)
+    same = metrics.ratio_bootstrap(truth, truth, chance)
+    assert (same.mean, same.low, same.high, same.count) == pytest.approx((1, 1, 1, 200))
+    assert metrics.ratio_bootstrap(chance, truth, chance).mean == pytest.approx(0)
+    half = metrics.ratio_bootstrap(truth / 2, truth)
+    assert half.low == pytest.approx(0.5) == half.high
+    truth[:199] = np.nan
+    assert metrics.ratio_bootstrap(truth, truth).count == 1
+    assert math.isnan(metrics.ratio_bootstrap(chance, chance, chance).mean)
+    with pytest.raises(ValueError, match="shape"):
+        metrics.ratio_bootstrap(truth, truth[:3])

@@ -63,6 +63,20 @@ class TestStrength:
             for second in seen[index + 1 :]:
                 assert not torch.allclose(first, second, **NEAR)
 
+    def test_names_take_the_persons_proportions_and_keypoints_stay(
+        self, mini: BoLIDPipeline, person: Reference
+    ) -> None:
+        points = Pose.named("sitting")
+        given, kept, fitted = (
+            draw(mini, reference=person, pose=points, retarget=how) for how in (None, False, True)
+        )
+        assert torch.equal(given, kept)
+        assert not torch.allclose(given, fitted, **NEAR)
+        by_name, by_name_fitted = (
+            draw(mini, reference=person, pose="sitting", retarget=how) for how in (None, True)
+        )
+        assert torch.equal(by_name, by_name_fitted)
+
     def test_without_guidance_there_is_no_negative_half(self, mini: BoLIDPipeline, person: Reference) -> None:
         one = draw(mini, reference=person, pose="sitting", guidance_scale=1.0)
         assert torch.equal(one, draw(mini, reference=person, pose="sitting", guidance_scale=0.0))

@@ -98,7 +98,8 @@ def measure(options: argparse.Namespace, folder: Path, model: Path) -> dict[str,
     import numpy as np
 
     from bolid import BoLIDPipeline
-    from bolid.evaluation.drawing import DrawOptions, draw_row
+    from bolid.evaluation.calls import DrawOptions
+    from bolid.evaluation.drawing import draw_row
     from bolid.evaluation.pairs import held_out_pairs
     from bolid.evaluation.provenance import load_evaluators
     from bolid.evaluation.scores import score

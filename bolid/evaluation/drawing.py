@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +18,14 @@ import numpy as np
 import torch
 
 from bolid.appearance import appearance_map
+from bolid.evaluation import probes
+from bolid.evaluation.calls import Call, DrawOptions, identities
 from bolid.evaluation.pairs import Pairs
-from bolid.pose import Pose, known
-
-
-@dataclass(frozen=True)
-class DrawOptions:
-    """How pictures are drawn. None takes the pipeline's own default."""
-
-    steps: int | None = None
-    guidance: float | None = None
-    id_strength: float | None = None
-    seed: int = 0  # pair i is drawn from seed + i
-    batch_size: int = 16  # pairs a pipeline call; results do not depend on it
-
+from bolid.pose import known
 
 Chunk = slice
 Drawer = Callable[[Any, Pairs, Chunk, DrawOptions], np.ndarray]
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def draw_truth(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:
@@ -51,27 +41,6 @@ def draw_reconstruction(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOpti
     encoded = vae.encode(x)
     latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
     return _pictures(vae.decode(latents).sample)
-
-
-def draw_generated(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:
-    """What the model is for: reference, prompt and pose to a picture."""
-    return _call(pipe, pairs, chunk, options, identities(pipe, pairs.reference[chunk]), posed=True)
-
-
-def draw_other_reference(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:
-    """The same with the next pair's reference: chance, for all that is of the person."""
-    others = np.roll(pairs.reference, -1, axis=0)[chunk]
-    return _call(pipe, pairs, chunk, options, identities(pipe, others), posed=True)
-
-
-def draw_base(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:
-    """The base model from the prompt alone: no adapter, no pose."""
-    return _call(pipe, pairs, chunk, options, None, posed=False)
-
-
-def draw_without_pose(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:
-    """Reference and prompt, pose=None: tokens alone carry the person."""
-    return _call(pipe, pairs, chunk, options, identities(pipe, pairs.reference[chunk]), posed=False)
 
 
 def draw_appearance_map(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:
@@ -108,61 +77,37 @@ def draw_swapped(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) ->
     return np.roll(pairs.image, -1, axis=0)[chunk]
 
 
+def draw_reposed(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:
+    """The truth's person and scene in the reference's pose: only the pose is wrong."""
+    return np.stack([probes.reposed(int(seed), *pairs.size) for seed in pairs.seed[chunk]])
+
+
 DRAWERS: dict[str, Drawer] = {
     "truth": draw_truth,
     "reconstruction": draw_reconstruction,
-    "generated": draw_generated,
+    "generated": Call(),
+    "without_pose": Call(pose=None),  # tokens alone carry the person
     "appearance_map": draw_appearance_map,
-    "base": draw_base,
-    "other_reference": draw_other_reference,
-    "without_pose": draw_without_pose,
+    "base": Call(person=None, pose=None),  # no adapter, no pose
+    "other_reference": Call(person="next"),  # chance, for all that is of the person
+    "pose_from_picture": Call(pose="picture"),
+    "own_pose_fitted": Call(further={"retarget": True}),
+    "another_pose": Call(pose="another", further={"retarget": True}),
+    "another_pose_as_given": Call(pose="another", further={"retarget": False}),
+    "no_scene_word": Call(prompt="prompt_without_scene"),
+    "image_prompt": Call(prompt="prompt_without_scene", image_prompt=True),
+    "image_prompt_full": Call(
+        prompt="prompt_without_scene", image_prompt=True, further={"image_prompt_strength": 1.0}
+    ),
+    "clothes_in_prompt": Call(
+        prompt="prompt_with_clothes", further={"id_strength": {"upper": 0, "lower": 0}}
+    ),
+    **{f"strength_{value:g}": Call(further={"id_strength": value}) for value in STRENGTHS},
     "blurred": draw_blurred,
     "recoloured": draw_recoloured,
     "swapped": draw_swapped,
+    "reposed": draw_reposed,
 }
-
-
-def identities(pipe: Any, references: np.ndarray) -> list[Any]:
-    """An `Identity` for each reference uint8 [N, H, W, 3]; None where it is refused (nobody found)."""
-    found = []
-    for picture in references:
-        try:
-            found.append(pipe.encode_identity(picture))
-        except (
-            ValueError
-        ):  # the pipeline's way to say that it finds no person; such rows count as drawn without one
-            found.append(None)
-    return found
-
-
-def _call(
-    pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions, people: list[Any] | None, posed: bool
-) -> np.ndarray:
-    """One pipeline call for the rows of `chunk`; rows whose reference was refused are drawn without one."""
-    rows = range(*chunk.indices(len(pairs)))
-    kept = [k for k in range(len(rows)) if people is None or people[k] is not None]
-    pictures = np.zeros_like(pairs.image[chunk])
-    for group, with_people in (
-        (kept, people is not None),
-        ([k for k in range(len(rows)) if k not in kept], False),
-    ):
-        if not group:
-            continue
-        optional = {"num_inference_steps": options.steps, "guidance_scale": options.guidance}
-        if options.id_strength is not None:
-            optional["id_strength"] = options.id_strength
-        drawn = pipe(
-            [pairs.prompt[rows[k]] for k in group],
-            [people[k] for k in group] if with_people and people is not None else None,
-            pose=[Pose(known(pairs.keypoints[rows[k]])) for k in group] if posed else None,
-            generator=[options.seed + rows[k] for k in group],
-            height=pairs.size[0],
-            width=pairs.size[1],
-            output_type="np",
-            **optional,
-        ).images
-        pictures[group] = np.round(np.clip(np.asarray(drawn), 0, 1) * 255).astype(np.uint8)
-    return pictures
 
 
 def draw_row(

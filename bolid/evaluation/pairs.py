@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from bolid.avatars.dataset import render_arrays, source_fingerprint
+from bolid.evaluation import probes
 
 
 @dataclass(frozen=True)
@@ -15,12 +17,13 @@ class Pairs:
     """N people of the test split, each in two pictures: the truth that is to be drawn, and the reference.
 
     Arrays are as `render_arrays` gives them: pictures uint8 [N, H, W, 3], key-points float32 [N, 18, 3],
-    masks uint8 [N, H, W], labels and visible [N, A], the rest [N].  `prompt` names pose, view and scene, not
-    the person.
+    masks uint8 [N, H, W], labels and visible [N, A], the rest [N].  `image_prompt` shows the truth's scene
+    with nobody or a stranger; `prompt` names pose, view and scene, not the person.
     """
 
     image: np.ndarray
     reference: np.ndarray
+    image_prompt: np.ndarray
     keypoints: np.ndarray
     masks: np.ndarray
     reference_masks: np.ndarray
@@ -32,6 +35,7 @@ class Pairs:
     view: np.ndarray
     reference_view: np.ndarray
     held_out: np.ndarray
+    seed: np.ndarray
     prompt: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -41,6 +45,25 @@ class Pairs:
     def size(self) -> tuple[int, int]:
         """Height and width of the pictures in pixels."""
         return self.image.shape[1], self.image.shape[2]
+
+    def first(self, count: int) -> Pairs:
+        """The first `count` pairs (all, if there are no more)."""
+        return Pairs(**{field.name: getattr(self, field.name)[:count] for field in fields(self)})
+
+    @cached_property
+    def prompt_without_scene(self) -> tuple[str, ...]:
+        """`prompt` without the scene's words."""
+        return tuple(map(probes.without_scene, self.prompt, self.scene))
+
+    @cached_property
+    def clothes(self) -> np.ndarray:
+        """Clothes nobody of these wears: int64 [N, 4], indices of `probes.CLOTHES`."""
+        return probes.other_clothes(self.seed)
+
+    @cached_property
+    def prompt_with_clothes(self) -> tuple[str, ...]:
+        """`prompt` of a person in `clothes`."""
+        return tuple(map(probes.with_clothes, self.prompt, self.clothes))
 
 
 def held_out_pairs(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bolid.evaluation.drawing import STRENGTHS
 from bolid.evaluation.pairs import Pairs
 from bolid.pose import PARTS, known, skeleton_map
 
@@ -27,6 +28,16 @@ COLUMNS: tuple[tuple[str, str, int], ...] = (
     ("ID_sim-mini", "id_similarity_mini", 3),
     ("PSNR", "psnr", 1),
 )
+SWEEP_COLUMNS: tuple[tuple[str, str, int], ...] = (
+    ("PCK@0.1", "pck", 3),
+    ("bone ratio error", "bone_ratio", 3),
+    ("scene", "scene", 3),
+    ("RGB error person", "error_person", 1),
+    ("attributes", "attributes", 3),
+    ("words", "words", 3),
+    ("head 1 of 16", "identified_by_head", 3),
+    ("body 1 of 16", "identified_by_body", 3),
+)
 TITLES = {
     "truth": "Ground truth",
     "reconstruction": "Autoencoder's reconstruction",
@@ -38,17 +49,30 @@ TITLES = {
     "blurred": "Truth, blurred",
     "recoloured": "Truth, person recoloured",
     "swapped": "Another person's truth",
+    "reposed": "Truth, in another pose",
+    "pose_from_picture": "Pose read from the truth's picture",
+    "own_pose_fitted": "Exact pose, retarget=True",
+    "another_pose": "Another person's pose, retarget=True",
+    "another_pose_as_given": "Another person's pose, retarget=False",
+    "no_scene_word": "No scene in the prompt",
+    "image_prompt": "No scene in the prompt, image prompt",
+    "image_prompt_full": "The same, image_prompt_strength 1",
+    "clothes_in_prompt": "Other clothes in the prompt, upper and lower at 0",
+    **{f"strength_{value:g}": f"id_strength {value:g}" for value in STRENGTHS},
 }
 
 
-def table(summary: dict[str, Any]) -> str:
-    """The figures of `scores.summarise` as Markdown: one line a row, `mean [low, high]`, then the groups."""
-    rows = list(summary["rows"])
-    lines = ["| Pictures | " + " | ".join(title for title, _, _ in COLUMNS) + " | attributes, normalised"
-             " | FID-mini | KID-mini |", "|---" * (len(COLUMNS) + 4) + "|"]  # fmt: skip
+def table(
+    summary: dict[str, Any], rows: Sequence[str], columns: tuple[tuple[str, str, int], ...] = COLUMNS
+) -> str:
+    """Figures of `scores.summarise` as Markdown: one line a row, `mean [low, high]`, then the groups."""
+    lines = ["| Pictures | pairs | " + " | ".join(title for title, _, _ in columns)
+             + " | attributes, normalised | FID-mini | KID-mini |",
+             "|---" * (len(columns) + 5) + "|"]  # fmt: skip
     for row in rows:
         figures = summary["rows"][row]["all"]
-        cells = [_cell(figures[name], digits) for _, name, digits in COLUMNS]
+        cells = [str(figures["psnr"]["count"])]
+        cells += [_cell(figures[name], digits) for _, name, digits in columns]
         distribution = summary["distribution"].get(row, {})
         cells.append(_number(summary["normalised_attributes"].get(row), 3))
         cells += [_number(distribution.get(name), 3) for name in ("fid_mini", "kid_mini")]
@@ -56,6 +80,38 @@ def table(summary: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def gate_table(gates: Sequence[dict[str, Any]]) -> str:
+    """The gates of `gates.Gate.as_dict` as Markdown."""
+    lines = ["| | | wanted | measured | |", "|---|---|---|---|---|"]
+    for gate in gates:
+        verdict = "pass" if gate["passed"] else "fail" if gate["measured"]["count"] else "not measured"
+        cells = (gate["about"], gate["what"], f"{gate['sense']} {gate['limit']:g}",
+                 _cell(gate["measured"], 3), verdict)  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def relative_table(relative: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """`gates.relative_to_truth` as Markdown."""
+    names = list(next(iter(relative.values())))
+    lines = ["| generated / truth | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for group, figures in relative.items():
+        lines.append(f"| {group} | " + " | ".join(_cell(figures[name], 3) for name in names) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def difference_table(differences: dict[str, Any]) -> str:
+    """The paired differences as Markdown."""
+    lines = ["| first - second | " + " | ".join(title for title, _, _ in SWEEP_COLUMNS) + " |",
+             "|---" * (len(SWEEP_COLUMNS) + 1) + "|"]  # fmt: skip
+    for pair, figures in differences.items():
+        cells = [_cell(figures[name], digits) for _, name, digits in SWEEP_COLUMNS]
+        lines.append(f"| {pair} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+CARD_ROWS = ("truth", "reconstruction", "generated", "without_pose", "appearance_map", "base",
+             "other_reference")  # fmt: skip
 CARD_COLUMNS: tuple[tuple[str, str, int], ...] = (
     ("PCK@0.1", "pck", 3),
     ("scene", "scene", 3),
@@ -72,8 +128,8 @@ def card_figures(results: dict[str, Any]) -> str:
     rows = results["rows"]
     titles = [title for title, _, _ in CARD_COLUMNS] + ["attributes, normalised"]
     lines = ["| Pictures | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
-    for row, groups in rows.items():
-        cells = [_number(groups["all"][name]["mean"], digits) for _, name, digits in CARD_COLUMNS]
+    for row in (row for row in CARD_ROWS if row in rows):
+        cells = [_number(rows[row]["all"][name]["mean"], digits) for _, name, digits in CARD_COLUMNS]
         cells.append(_number(results["normalised_attributes"].get(row), 3))
         lines.append(f"| {TITLES.get(row, row)} | " + " | ".join(cells) + " |")
     settings, machine = results["settings"], results["machine"]
@@ -155,8 +211,31 @@ def save_jpeg(picture: np.ndarray, path: Path, limit: int = 300_000) -> None:
 
 
 def report(summary: dict[str, Any], heading: Sequence[str]) -> str:
-    """The whole Markdown report; `heading` = lines above the tables (what was measured, how, with what)."""
-    parts = [*heading, "", table(summary)]
-    if "generated" in summary["rows"]:
+    """The whole Markdown report; `heading` = lines above the tables (what was measured, how, with what).
+
+    Rows of fewer pairs than the truth come in a table of their own.
+    """
+    counts = {row: figures["all"]["psnr"]["count"] for row, figures in summary["rows"].items()}
+    main = [row for row, count in counts.items() if count == max(counts.values())]
+    sweeps = [row for row in counts if row not in main]
+    parts = [*heading, ""]
+    if summary["gates"]:
+        parts += ["## Gates", "", GATES_NOTE, "", gate_table(summary["gates"])]
+    if summary["relative_to_truth"]:
+        parts += ["## Relative to the truth", "", relative_table(summary["relative_to_truth"])]
+    parts += ["## All pairs", "", table(summary, main)]
+    if "generated" in main:
         parts += ["## By pose and view", "", group_table(summary)]
+    if sweeps:
+        parts += ["## Sweeps: the first of the pairs", "", table(summary, sweeps, SWEEP_COLUMNS)]
+    if summary["differences"]:
+        parts += ["## Paired differences", "", difference_table(summary["differences"])]
     return "\n".join(parts)
+
+
+GATES_NOTE = (
+    "Attributes: above chance (another person's reference), as a share of the truth's; of the ground truth "
+    "the plain share that is right. Head crop: the rectangle around the head. dB: mean over pictures. Below: "
+    "the whole interval; not above: the interval does not lie above; otherwise the mean decides. Not "
+    "measured here: retrieval of the text-image encoder, and the comparison of body conditions."
+)

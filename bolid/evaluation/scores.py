@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from bolid import metrics
+from bolid.evaluation.drawing import STRENGTHS
 from bolid.evaluation.pairs import Pairs
+from bolid.evaluation.probes import CLOTHES_COLUMNS
 from bolid.evaluators import AppearanceEvaluator, PoseEvaluator, Reading
 from bolid.pose import PARTS
 
-LOWER_IS_BETTER = ("error_", "lpips_mini_", "bone_ratio")
 MINIMUM_PART_PIXELS = 12  # fewer do not show a part
 
 
@@ -52,7 +54,12 @@ def score(pictures: np.ndarray, pairs: Pairs, evaluators: Evaluators, reference:
         "identified_by_body": metrics.identification(reading.body, reference.body),
         "id_similarity_mini": metrics.id_similarity(reading.body, reference.body),
         "psnr": metrics.psnr(pictures, pairs.image),
+        "psnr_person": metrics.psnr(pictures, pairs.image, pairs.masks > 0),
+        "psnr_head": metrics.psnr(pictures, pairs.image, _boxes(pairs.masks == 1)),
+        "words": _words(reading.attributes, pairs),
     }
+    whole = metrics.appearance_error(pictures, pairs.image, (pairs.masks > 0).astype(np.uint8), labels=1)
+    values["error_person"] = whole[:, 0]
     errors = metrics.appearance_error(pictures, pairs.image, pairs.masks)
     distances = evaluators.appearance.perceptual_distance(pictures, pairs.image, pairs.masks)
     for k, part in enumerate(PARTS):
@@ -70,12 +77,35 @@ def _where_shown(values: np.ndarray, pairs: Pairs, label: int) -> np.ndarray:
     return np.where(np.minimum(*counts) >= MINIMUM_PART_PIXELS, values, np.nan)
 
 
+def _words(attributes: np.ndarray, pairs: Pairs) -> np.ndarray:
+    """Share of `pairs.clothes` that the pictures show, [N]: met by prompts that name them, else by chance.
+
+    Counted where the truth, in the same pose, shows that piece of its own.
+    """
+    columns = list(CLOTHES_COLUMNS)
+    return metrics.attribute_accuracy(attributes[:, columns], pairs.clothes, pairs.visible[:, columns])
+
+
+def _boxes(masks: np.ndarray) -> np.ndarray:
+    """The rectangle around each mask of bool [N, H, W], filled: bool [N, H, W]."""
+    filled = np.ones(masks.shape, bool)
+    for axis in (1, 2):
+        seen = masks.any(axis, keepdims=True)
+        other = 3 - axis
+        after = np.maximum.accumulate(seen, other)
+        before = np.flip(np.maximum.accumulate(np.flip(seen, other), other), other)
+        filled &= after & before
+    return filled
+
+
 def groups(pairs: Pairs) -> dict[str, np.ndarray]:
     """Named bool masks [N] over the pairs: pose families, views, view against view, unseen."""
     from bolid.avatars.skeleton import POSE_FAMILIES, VIEWS
 
     found = {"all": np.ones(len(pairs), bool)}
     found |= {f"pose: {name}": pairs.pose_family == i for i, name in enumerate(POSE_FAMILIES)}
+    sitting = [i for i, name in enumerate(POSE_FAMILIES) if name.startswith("sitting")]
+    found["sitting"] = np.isin(pairs.pose_family, sitting)
     found |= {f"view: {name}": pairs.view == i for i, name in enumerate(VIEWS)}
     front, back = VIEWS.index("front"), VIEWS.index("back")
     ends = np.sort(np.stack([pairs.view, pairs.reference_view], 1), axis=1)
@@ -86,48 +116,75 @@ def groups(pairs: Pairs) -> dict[str, np.ndarray]:
 
 
 def summarise(scores: dict[str, Scores], pairs: Pairs) -> dict[str, Any]:
-    """Everything that goes into results.json.
+    """Everything that goes into results.json; a row may have been drawn for the first pairs only.
 
-    `rows`: row -> group -> figure -> interval; `distribution`: FID-mini and KID-mini against the truth;
-    `normalised_attributes`: (row - other_reference) / (truth - other_reference); `differences`: paired
-    intervals of generated minus appearance map, minus another person's reference and minus base.
+    `rows`: row -> group -> figure -> interval (rows of fewer pairs: group "all" alone); `distribution`:
+    FID-mini and KID-mini against the truth of the same pairs; `normalised_attributes`:
+    (row - other_reference) / (truth - other_reference); `differences`: paired intervals of `COMPARED`.
     """
-    masks = groups(pairs)
-    rows = {
-        row: {g: {n: asdict(metrics.bootstrap(v[m])) for n, v in s.values.items()} for g, m in masks.items()}
-        for row, s in scores.items()
-    }
-    distribution = {}
-    if "truth" in scores:
-        truth = scores["truth"].features
-        distribution = {
-            row: {"fid_mini": metrics.fid(s.features, truth), "kid_mini": metrics.kid(s.features, truth)}
-            for row, s in scores.items()
-            if row != "truth"
+    rows = {}
+    for row, each in scores.items():
+        count = len(each.features)
+        masks = groups(pairs) if count == len(pairs) else {"all": np.ones(count, bool)}
+        rows[row] = {
+            g: {n: asdict(metrics.bootstrap(v[m])) for n, v in each.values.items()} for g, m in masks.items()
         }
     return {
         "rows": rows,
-        "distribution": distribution,
+        "distribution": _distribution(scores),
         "normalised_attributes": _normalised(scores),
         "differences": _differences(scores),
     }
+
+
+def _distribution(scores: dict[str, Scores]) -> dict[str, dict[str, float]]:
+    found = {}
+    for row, each in scores.items():
+        if "truth" in scores and row != "truth":
+            truth = scores["truth"].features[: len(each.features)]
+            pair = (each.features[: len(truth)], truth)
+            found[row] = {"fid_mini": metrics.fid(*pair), "kid_mini": metrics.kid(*pair)}
+    return found
 
 
 def _normalised(scores: dict[str, Scores]) -> dict[str, float]:
     """Attributes of every row on the scale 0 = another person's reference, 1 = the truth."""
     if not {"truth", "other_reference"} <= scores.keys():
         return {}
-    mean = {row: float(np.nanmean(s.values["attributes"])) for row, s in scores.items()}
-    return {row: metrics.normalised(m, mean["truth"], mean["other_reference"]) for row, m in mean.items()}
+    own = {row: each.values["attributes"] for row, each in scores.items()}
+    found = {}
+    for row, values in own.items():
+        count = min(len(values), len(own["truth"]), len(own["other_reference"]))
+        means = (float(np.nanmean(v[:count])) for v in (values, own["truth"], own["other_reference"]))
+        found[row] = metrics.normalised(*means)
+    return found
+
+
+COMPARED = (
+    ("generated", "appearance_map"),
+    ("generated", "other_reference"),
+    ("generated", "base"),
+    ("without_pose", "base"),
+    ("pose_from_picture", "generated"),
+    ("generated", "own_pose_fitted"),
+    ("another_pose", "another_pose_as_given"),
+    ("image_prompt", "no_scene_word"),
+    *((f"strength_{b:g}", f"strength_{a:g}") for a, b in pairwise(STRENGTHS)),
+    (f"strength_{STRENGTHS[-1]:g}", f"strength_{STRENGTHS[0]:g}"),
+)
+"""Rows whose paired differences, first minus second, are told where both were drawn."""
 
 
 def _differences(scores: dict[str, Scores]) -> dict[str, Any]:
-    """Paired intervals of generated minus each comparison, for every figure but the single attributes."""
+    """Paired intervals of `COMPARED`, for every figure but the single attributes."""
     found = {}
-    for other in ("appearance_map", "other_reference", "base"):
-        if {"generated", other} <= scores.keys():
-            own, theirs = scores["generated"].values, scores[other].values
-            names = [n for n in own if not n.startswith("attribute_")]
-            pairs_ = {n: asdict(metrics.paired_bootstrap(own[n], theirs[n])) for n in names}
-            found[f"generated - {other}"] = pairs_
+    for row, other in COMPARED:
+        if {row, other} <= scores.keys():
+            own, theirs = scores[row].values, scores[other].values
+            count = min(len(own["pck"]), len(theirs["pck"]))
+            found[f"{row} - {other}"] = {
+                name: asdict(metrics.paired_bootstrap(own[name][:count], theirs[name][:count]))
+                for name in own
+                if not name.startswith("attribute_")
+            }
     return found

@@ -1,0 +1,138 @@
+"""Gates, probes, and whether the shipped evaluators rank spoilt truth rightly."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bolid.avatars.caption import SCENE_WORDS
+from bolid.avatars.identity import ATTRIBUTES, HELD_OUT
+from bolid.evaluation.calls import DrawOptions
+from bolid.evaluation.drawing import DRAWERS
+from bolid.evaluation.gates import Gate, gates
+from bolid.evaluation.pairs import Pairs, held_out_pairs
+from bolid.evaluation.probes import CLOTHES, CLOTHES_COLUMNS, of_another, without_scene
+from bolid.evaluation.provenance import load_evaluators
+from bolid.evaluation.scores import Scores, score, summarise
+from bolid.metrics import Interval, bone_ratio_error
+
+PAIRS = 48
+EVALUATORS = Path(__file__).parents[1] / "models" / "evaluators"
+
+
+@pytest.fixture(scope="module")
+def pairs() -> Pairs:
+    return held_out_pairs(PAIRS, 192, 128, processes=1)
+
+
+@pytest.fixture(scope="module")
+def scores(pairs: Pairs) -> dict[str, Scores]:
+    """The shipped evaluators' figures of the truth and of the truth spoilt in one way each."""
+    evaluators = load_evaluators(str(EVALUATORS), "cpu")
+    _, reference = evaluators.read(pairs.reference)
+    rows = ("truth", "blurred", "recoloured", "swapped", "reposed")
+    drawn = {row: DRAWERS[row](None, pairs, slice(0, PAIRS), DrawOptions()) for row in rows}
+    return {row: score(pictures, pairs, evaluators, reference) for row, pictures in drawn.items()}
+
+
+def test_each_spoiling_moves_the_figure_it_should(scores: dict[str, Scores], pairs: Pairs):
+    summary = summarise(scores, pairs)
+
+    def mean(row: str, figure: str) -> float:
+        return summary["rows"][row]["all"][figure]["mean"]
+
+    # truth first, in every figure
+    for figure in ("pck", "attributes", "identified_by_body"):
+        assert mean("truth", figure) > max(mean(row, figure) for row in scores) - 0.02
+    # blur: seen by FID-mini and LPIPS-mini; people, poses and scenes are still read
+    assert summary["distribution"]["blurred"]["fid_mini"] > 0
+    assert 0 < mean("blurred", "lpips_mini_upper") < mean("swapped", "lpips_mini_upper")
+    assert mean("blurred", "pck") > mean("truth", "pck") - 0.1
+    # other colours: attributes and RGB, not the pose
+    assert mean("recoloured", "attributes") < mean("blurred", "attributes") - 0.1
+    assert mean("recoloured", "error_upper") > 2 * mean("blurred", "error_upper")
+    assert mean("recoloured", "pck") > mean("truth", "pck") - 0.1
+    # another person: identification and attributes
+    assert mean("swapped", "identified_by_body") < 0.4 < mean("truth", "identified_by_body")
+    assert mean("swapped", "identified_by_head") < 0.4 < mean("truth", "identified_by_head")
+    assert mean("swapped", "attributes") < mean("blurred", "attributes")
+    # another pose: PCK, not the person and not the scene
+    assert mean("reposed", "pck") < mean("truth", "pck") - 0.3
+    assert mean("reposed", "identified_by_body") > mean("swapped", "identified_by_body") + 0.3
+    assert mean("reposed", "scene") > 0.9
+
+
+def test_gates_are_computed_from_rows_that_were_drawn(scores: dict[str, Scores], pairs: Pairs):
+    found = {(gate.about, gate.what): gate for gate in gates(scores, pairs)}
+    assert {about for about, _ in found} == {"Evaluators on ground truth"}
+    assert found["Evaluators on ground truth", "PCK@0.1"].measured.count > 0.8 * PAIRS
+    # the truth in the generated row's place reaches every gate of it, the spoilt one does not
+    rows = {
+        "truth": scores["truth"],
+        "appearance_map": scores["blurred"],
+        "other_reference": scores["swapped"],
+    }
+    best = gates(rows | {"generated": scores["truth"]}, pairs)
+    worst = gates(rows | {"generated": scores["swapped"]}, pairs)
+    posed = [gate for gate in best if gate.about == "Generated, pose given"]
+    assert len(posed) >= 14
+    heads = [gate for gate in posed if gate.what == "head, 1 of 16"]  # the evaluators' own limit
+    assert all(gate.passed for gate in posed if gate.measured.count and gate not in heads)
+    failed = {gate.what for gate in worst if not gate.passed}
+    assert {"PCK@0.1 / truth's", "attributes", "head, 1 of 16", "scene / truth's"} <= failed
+    shorter = {
+        row: Scores({k: v[:20] for k, v in s.values.items()}, s.features[:20]) for row, s in rows.items()
+    }
+    mixed = gates(shorter | {"truth": scores["truth"], "without_pose": scores["truth"]}, pairs)
+    assert next(gate for gate in mixed if gate.about == "Generated, pose=None").measured.mean == 1
+
+
+@pytest.mark.parametrize(
+    ("sense", "interval", "passed"),
+    [
+        ("at least", (0.5, 0.4, 0.6), True),
+        ("at least", (0.49, 0.4, 0.6), False),
+        ("at most", (0.5, 0.4, 0.6), True),
+        ("below", (0.45, 0.4, 0.49), True),
+        ("below", (0.45, 0.4, 0.5), False),
+        ("not above", (0.6, 0.5, 0.7), True),
+        ("not above", (0.6, 0.51, 0.7), False),
+        ("at least", (math.nan,) * 3, False),
+        ("not above", (math.nan,) * 3, False),
+    ],
+)
+def test_a_gate_passes_by_its_sense(sense: str, interval: tuple[float, float, float], passed: bool):
+    gate = Gate("about", "what", sense, 0.5, Interval(*interval, 3))  # pyright: ignore[reportArgumentType]
+    assert gate.passed is passed
+    assert gate.as_dict()["passed"] is passed
+
+
+def test_prompts_without_scene_tell_nothing_of_it(pairs: Pairs):
+    every = [words for several in SCENE_WORDS.values() for words in several]
+    for before, after in zip(pairs.prompt, pairs.prompt_without_scene, strict=True):
+        assert not any(words in after for words in every)
+        assert len(after) < len(before)
+        assert "a person" in after
+    assert without_scene("in the park, a person walking, side view", 1) == "a person walking, side view"
+    assert without_scene("a person indoors in a room", 4) == "a person"
+
+
+def test_clothes_in_the_prompt_are_none_that_the_person_wears(pairs: Pairs):
+    assert (pairs.clothes != pairs.labels[:, list(CLOTHES_COLUMNS)]).all()
+    for row, prompt in enumerate(pairs.prompt_with_clothes):
+        worn = {
+            name: ATTRIBUTES[name][index] for name, index in zip(CLOTHES, pairs.clothes[row], strict=True)
+        }
+        assert f"{worn['top_colour']} {worn['top']}" in prompt
+        assert worn["bottom_colour"] in prompt
+        assert (worn["top"], worn["top_colour"]) not in HELD_OUT[("top", "top_colour")]
+    assert (pairs.first(5).clothes == pairs.clothes[:5]).all()
+
+
+def test_another_person_keeps_the_pose_and_has_other_proportions(pairs: Pairs):
+    others = np.stack([of_another(int(seed), *pairs.size).keypoints for seed in pairs.seed[:16]])
+    assert np.nanmean(bone_ratio_error(others, pairs.keypoints[:16], pairs.size)) > 0.02
+    assert np.abs(others[..., :2] - pairs.keypoints[:16, :, :2]).mean() < 0.05
