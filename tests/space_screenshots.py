@@ -11,18 +11,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from playwright.sync_api import sync_playwright  # pyright: ignore[reportMissingImports]
 from soak import running_app
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PERSON = DOCS.parent / "examples" / "people" / "plaid.png"
-SHOTS = {  # name -> (width, height, dark)
-    "desktop": (1400, 1180, False),
-    "phone": (390, 1200, False),
-    "dark": (1400, 1180, True),
+SHOTS = {  # name -> (width, height, dark, what stands at the top: one screen each, side by side)
+    "desktop": (1400, 1180, False, ("#head",)),
+    "phone": (390, 844, False, ("#head", "#poses", "#live")),
+    "dark": (1400, 1180, True, ("#head",)),
 }
+GAP, BETWEEN = 20, (128, 130, 140)  # pixels between two screens, and their colour
 LARGEST = 250_000  # bytes of one file
+COMMON = 64  # colours of 256 that are kept as they are
 PATIENCE = 300_000  # milliseconds
 
 
@@ -39,30 +42,55 @@ def drawn(page: Any) -> None:
     page.wait_for_timeout(1500)  # pictures still load
 
 
-def save(data: bytes, path: Path) -> None:
-    """As a PNG of few colours, small enough for a README. Raises ValueError if it is not."""
-    with Image.open(io.BytesIO(data)) as opened:
-        opened.convert("RGB").quantize(256).save(path, optimize=True)
+def joined(screens: list[bytes]) -> Image.Image:
+    """Screens of one size (PNG) side by side."""
+    pictures = [Image.open(io.BytesIO(each)).convert("RGB") for each in screens]
+    width, height = pictures[0].size
+    canvas = Image.new("RGB", (len(pictures) * (width + GAP) - GAP, height), BETWEEN)
+    for place, picture in enumerate(pictures):
+        canvas.paste(picture, (place * (width + GAP), 0))
+    return canvas
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """As a PNG small enough for a README, of fewer colours if need be. Raises ValueError if it is too large.
+
+    The palette holds the commonest colours (the page's own greys), and for the rest is made of
+    the colours that occur, each counted once: by area, the thin bones of the skeletons would lose theirs.
+    """
+    picture.save(path, optimize=True)
+    if path.stat().st_size > LARGEST:
+        colours, counts = np.unique(np.asarray(picture).reshape(-1, 3), axis=0, return_counts=True)
+        common = colours[np.argsort(-counts)[:COMMON]]
+        rest = Image.fromarray(colours[None]).quantize(256 - COMMON, kmeans=1).getpalette() or []
+        palette = Image.new("P", (1, 1))
+        palette.putpalette([*common.ravel().tolist(), *rest[: 3 * (256 - COMMON)]])
+        picture.quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path.name} has {path.stat().st_size} bytes; at most {LARGEST} are wanted")
+
+
+def screens(page: Any, tops: tuple[str, ...]) -> list[bytes]:
+    """What the window shows with each of `tops` at its upper edge."""
+    found = []
+    for top in tops:
+        page.evaluate("(top) => document.querySelector(top).scrollIntoView()", top)
+        page.wait_for_timeout(500)
+        found.append(page.screenshot())
+    return found
 
 
 def main() -> None:
     """Start the Space, take the pictures, end it."""
     with running_app() as (address, _, _), sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for name, (width, height, dark) in SHOTS.items():
+        for name, (width, height, dark, tops) in SHOTS.items():
             page = browser.new_page(viewport={"width": width, "height": height})
             page.set_default_timeout(PATIENCE)
             page.goto(f"{address}?__theme={'dark' if dark else 'light'}", timeout=PATIENCE)
             page.wait_for_selector('#pose-editor [data-joint="4"]')
             drawn(page)
-            if name == "phone":
-                page.evaluate("document.querySelector('#live').scrollIntoView()")
-            else:
-                page.evaluate("scrollTo(0, 0)")
-            page.wait_for_timeout(500)
-            save(page.screenshot(), DOCS / f"space-{name}.png")
+            save(joined(screens(page, tops)), DOCS / f"space-{name}.png")
             page.close()
         browser.close()
 

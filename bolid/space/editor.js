@@ -40,7 +40,7 @@ function draw() {
   const W = props.canvas_width, H = props.canvas_height;
   svg.replaceChildren();
   if (!joints.length) {
-    const text = make('text', { x: W / 2, y: H / 2, fill: '#bbb', 'text-anchor': 'middle', 'font-size': 18 }, svg);
+    const text = make('text', { x: W / 2, y: H / 2, fill: '#bbb', 'text-anchor': 'middle', 'font-size': 14 }, svg);
     text.textContent = 'free pose: choose one to edit it';
   }
   props.limbs.forEach(([a, b], i) => {
@@ -76,7 +76,12 @@ const jointOf = (node) => { const group = node.closest && node.closest('[data-jo
 
 function put(i, x, y) { joints[i][0] = +clamp(x).toFixed(4); joints[i][1] = +clamp(y).toFixed(4); name = null; }
 
-function hide(i) { remember(); joints[i] = [0, 0, 0]; name = null; chosen = null; give(`${props.names[i]} removed`); }
+function hide(i) {  // the focus goes on to the next joint: the keyboard must not fall off the page
+  remember(); joints[i] = [0, 0, 0]; name = null; chosen = null; give(`${props.names[i]} removed`);
+  const next = joints.findIndex((joint, j) => j > i && joint[2] > 0);
+  element.querySelector(`[data-joint="${next < 0 ? joints.findIndex((joint) => joint[2] > 0) : next}"]`)
+    ?.focus({ preventScroll: true });
+}
 
 function behind(i) {
   remember(); joints[i][2] = joints[i][2] < 0.75 ? 1 : HIDDEN; name = null;

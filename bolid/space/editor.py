@@ -17,6 +17,7 @@ JOINT_WORDS = (
 )  # fmt: skip
 
 TEMPLATE = """
+<div class="title" aria-hidden="true">Drag the joints</div>
 <svg viewBox="0 0 ${canvas_width} ${canvas_height}" role="group"
      aria-label="skeleton editor: drag a joint, or move it with the arrow keys"></svg>
 <div class="tools">
@@ -31,7 +32,8 @@ TEMPLATE = """
 """
 
 CSS = """
-svg { width: 100%; max-height: 440px; background: #000; border-radius: 8px; display: block;
+.title { height: 34px; line-height: 28px; font-size: 14px; color: var(--body-text-color-subdued); }
+svg { width: 100%; background: #000; border-radius: 8px; display: block;
   user-select: none; }
 .joint { cursor: grab; touch-action: none; outline: none; }
 .joint:focus .dot, .joint.chosen .dot { stroke: #fff; stroke-width: 3; }
@@ -63,6 +65,7 @@ def pose_editor(value: dict[str, Any] | None, width: int, height: int, **rest: A
         colors=[f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in COLOURS],
         mirror=list(MIRROR),
         names=list(JOINT_WORDS),
+        padding=False,
         **rest,
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+import bolid.space.views as views
 from bolid.pose import PARTS, POSE_NAMES
 from bolid.space.controls import Controls
 from bolid.space.drawings import Drawings
@@ -17,7 +18,7 @@ from bolid.space.results import AS_DRAWN, ordered, shown
 from bolid.space.sections import PersonSection, PictureSection, PoseSection, Shelf, WordsSection
 from bolid.space.settings import MAX_SEED
 from bolid.space.studio import Studio
-from bolid.space.texts import AVATARS, CONSENT, KEPT, SWEPT, UNMARKED, WATERMARKED
+from bolid.space.texts import AVATARS, CONSENT, KEPT, NOT_DRAWN, SWEPT, UNMARKED, WATERMARKED
 
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 QUICK: dict[str, Any] = HIDDEN | {"concurrency_limit": 4, "concurrency_id": "quick"}
@@ -118,7 +119,10 @@ class Page:
             draw, inputs, [output, live], api_visibility="private", show_progress_on=live,
             concurrency_limit=1, concurrency_id="draw", trigger_mode="once",
         )  # fmt: skip
-        ended = drawing.then(self._idle, self.picture.pictures, self._switches(), **AT_ONCE)
+        idle = (self._idle, self.picture.pictures, self._switches())
+        ended = drawing.then(*idle, **AT_ONCE)
+        # gradio 6.31's page leaves `then` out after an error
+        drawing.failure(*idle, **AT_ONCE).then(lambda: views.note(NOT_DRAWN), None, live, **AT_ONCE)
         if output is not self.picture.pictures:
             ended.then(**self._shown(), **AT_ONCE)
         else:

@@ -47,7 +47,7 @@ class PersonSection:
             )  # fmt: skip
         self.words = gr.HTML(views.note(NO_REFERENCE), elem_id="found-words")
         self.found = gr.Image(
-            label="What was found", height=290, interactive=False, visible=False, format="png",
+            label="What was found", interactive=False, visible=False, format="png",
             buttons=["fullscreen"], elem_id="found", alt_text="the reference, what was found drawn over it",
         )  # fmt: skip
         self.seen = gr.State(None, time_to_live=KEPT)
@@ -84,8 +84,8 @@ class PoseSection:
                 label="Skeleton editor",
             )  # fmt: skip
             self.preview = gr.Image(
-                handlers.preview(self.editor.value, None, True), label="Will be used", height=330,
-                interactive=False, buttons=["fullscreen"], elem_id="pose-preview", min_width=100,
+                handlers.preview(self.editor.value, None, True), label="Will be used",
+                interactive=False, buttons=[], elem_id="pose-preview", min_width=100,
                 alt_text="pose preview: the skeleton that will be used", format="png",
             )  # fmt: skip
         controls.retarget()
@@ -113,7 +113,7 @@ class PictureSection:
 
     def __init__(self, controls: Controls) -> None:
         gr.Markdown("## 4. Picture")
-        with gr.Row(elem_classes="bolid-tight"):
+        with gr.Group(), gr.Row(elem_id="seed-row"):
             controls.seed()
             self.dice = gr.Button("New seed", size="sm", min_width=90, elem_id="dice")
         controls.slider("count", "Pictures", "each from the next seed")

@@ -15,6 +15,7 @@ PROMPTS = (
 NO_REFERENCE = "No reference yet: upload a picture, or pick an example person."
 READY = "Ready."
 STOPPED = "Stopped."
+NOT_DRAWN = "Not drawn: the message says why."
 CONSENT = (
     "**Consent.** Use pictures of people only with their consent; never to deceive, harass or sexualise "
     "anyone, and never of children in such a way. Do not pass results off as photographs: every PNG says "

@@ -42,7 +42,7 @@ def found_picture(person: Reference) -> Image.Image:
         face = person.keypoints[list(FACE)]
         places = face[face[:, 2] >= SEEN, :2] * canvas.shape[1::-1]
         (left, top), (right, bottom) = places.min(0), places.max(0)
-        half = 0.75 * max(right - left, bottom - top, 0.03 * canvas.shape[0])  # eyes and nose only: widen it
+        half = 0.55 * max(right - left, bottom - top, 0.05 * canvas.shape[0])  # eyes and nose only: widen it
         x, y = (left + right) / 2, (top + bottom) / 2
         _draw_box(canvas, (x - half, y - half, x + half, y + half), (255, 235, 60))
     _draw_bones(canvas, person.keypoints)
