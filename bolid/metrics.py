@@ -144,10 +144,15 @@ def appearance_error(
     return np.stack([_masked_mean(flat, mask, minimum) for mask in masks], axis=1)
 
 
-def psnr(generated: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB per picture, uint8 [N, H, W, 3] each; at most 99."""
-    error = (generated.astype(np.float64) - truth.astype(np.float64)) ** 2
-    return np.minimum(10 * np.log10(255**2 / np.maximum(error.mean(axis=(1, 2, 3)), 1e-9)), 99.0)
+def psnr(generated: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+    """Peak signal-to-noise ratio in dB per picture, uint8 [N, H, W, 3] each; at most 99.
+
+    `where` bool [N, H, W]: only these pixels count; NaN where a picture has none of them.
+    """
+    error = ((generated.astype(np.float32) - truth.astype(np.float32)) ** 2).mean(-1)
+    flat = error.reshape(len(error), -1)
+    mask = np.ones(flat.shape, bool) if where is None else where.reshape(flat.shape)
+    return np.minimum(10 * np.log10(255**2 / np.maximum(_masked_mean(flat, mask), 1e-9)), 99.0)
 
 
 def attribute_accuracy(predicted: np.ndarray, labels: np.ndarray, visible: np.ndarray) -> np.ndarray:
@@ -263,6 +268,39 @@ def paired_bootstrap(
     if np.shape(a) != np.shape(b):
         raise ValueError(f"paired values must have one shape, got {np.shape(a)} and {np.shape(b)}")
     return bootstrap(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64), level, rounds, seed)
+
+
+def ratio_bootstrap(
+    a: np.ndarray,
+    b: np.ndarray,
+    chance: np.ndarray | None = None,
+    level: float = 0.95,
+    rounds: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Bootstrap of (mean a - mean chance) / (mean b - mean chance) over pictures measured by all; [N] each.
+
+    Without `chance`: a's share of b. The mean is NaN where b is within 1e-6 of chance. Row i = one pair.
+    Raises ValueError for unlike shapes.
+    """  # fmt: skip
+    floor = np.zeros(np.shape(b)) if chance is None else chance
+    if not np.shape(a) == np.shape(b) == np.shape(floor):
+        raise ValueError(
+            f"paired values must have one shape, got {np.shape(a)}, {np.shape(b)}, {np.shape(floor)}"
+        )
+    columns = np.stack([a, b, floor]).astype(np.float64)
+    kept = columns[:, np.isfinite(columns).all(0)]
+    count = kept.shape[1]
+    if count == 0:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    drawn = kept[:, np.random.default_rng(seed).integers(0, count, (rounds, count))].mean(-1)  # [3, rounds]
+    ratios = [normalised(*means) for means in drawn.T]
+    low, high = (
+        np.nanquantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+        if np.isfinite(ratios).any()
+        else (math.nan, math.nan)
+    )
+    return Interval(float(normalised(*kept.mean(1))), float(low), float(high), count)
 
 
 def _masked_mean(values: np.ndarray, mask: np.ndarray, minimum: int = 1) -> np.ndarray:

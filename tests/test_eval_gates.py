@@ -44,9 +44,11 @@ def test_each_spoiling_moves_the_figure_it_should(scores: dict[str, Scores], pai
     def mean(row: str, figure: str) -> float:
         return summary["rows"][row]["all"][figure]["mean"]
 
-    # truth first, in every figure
+    # truth first, in every figure; the truth in another pose may be the easier one to read
+    others = [row for row in scores if row != "reposed"]
     for figure in ("pck", "attributes", "identified_by_body"):
-        assert mean("truth", figure) > max(mean(row, figure) for row in scores) - 0.02
+        assert mean("truth", figure) > max(mean(row, figure) for row in others) - 0.02
+    assert mean("truth", "pck") > mean("reposed", "pck")
     # blur: seen by FID-mini and LPIPS-mini; people, poses and scenes are still read
     assert summary["distribution"]["blurred"]["fid_mini"] > 0
     assert 0 < mean("blurred", "lpips_mini_upper") < mean("swapped", "lpips_mini_upper")
