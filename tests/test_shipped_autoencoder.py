@@ -1,4 +1,4 @@
-"""The shipped autoencoder, on the example people: sharp enough, and with latents that a diffusion model can use."""
+"""The shipped autoencoder, on the example people: sharp enough, and latents that keep their own spectrum."""
 
 from __future__ import annotations
 

@@ -81,11 +81,13 @@ class Measured:
             columns.append(("other_reference", figure))
         values = self.values(*columns)
         mask = groups(self.pairs).get(group, np.zeros(len(self.pairs), bool))[: len(values[0])]
-        return metrics.ratio_bootstrap(*(each[mask] for each in values))
+        found, truth, *chance = (each[mask] for each in values)
+        return metrics.ratio_bootstrap(found, truth, chance[0] if chance else None)
 
     def difference(self, row: str, other: str, figure: str) -> Interval:
         """The paired difference, row minus other."""
-        return metrics.paired_bootstrap(*self.values((row, figure), (other, figure)))
+        own, theirs = self.values((row, figure), (other, figure))
+        return metrics.paired_bootstrap(own, theirs)
 
 
 Line = tuple[str, str, Sense, float, Callable[[Measured], Interval]]

@@ -58,7 +58,7 @@ class Pairs:
     @cached_property
     def clothes(self) -> np.ndarray:
         """Clothes nobody of these wears: int64 [N, 4], indices of `probes.CLOTHES`."""
-        return probes.other_clothes(self.seed)
+        return probes.other_clothes([int(seed) for seed in self.seed])
 
     @cached_property
     def prompt_with_clothes(self) -> tuple[str, ...]:
