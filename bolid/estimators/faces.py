@@ -65,7 +65,7 @@ class InsightFaces:
         folder = Path(weights.repo) if Path(weights.repo).is_dir() else insightface_folder(pack=weights.repo)
         if folder is None and not hub_reachable():  # a proxy for "no network": the pack lies on GitHub
             raise MissingModel(missing_message(weights))
-        from insightface.app import FaceAnalysis
+        from insightface.app import FaceAnalysis  # pyright: ignore[reportMissingImports]
 
         cuda = str(device).startswith("cuda")
         providers = (["CUDAExecutionProvider"] if cuda else []) + ["CPUExecutionProvider"]

@@ -29,8 +29,8 @@ class OpenPoseKeypoints:
         path = fetch_file(weights, weights.repo, weights.files[0])
         with warnings.catch_warnings():  # its import tells of mediapipe and other optional parts
             warnings.simplefilter("ignore")
-            from controlnet_aux.open_pose import OpenposeDetector
-            from controlnet_aux.open_pose.body import Body
+            from controlnet_aux.open_pose import OpenposeDetector  # pyright: ignore[reportMissingImports]
+            from controlnet_aux.open_pose.body import Body  # pyright: ignore[reportMissingImports]
         return cls(OpenposeDetector(Body(path))).to(device)
 
     def to(self, device: torch.device | str) -> Self:
@@ -53,7 +53,7 @@ class DWPoseKeypoints:
     def open(cls, weights: Weights, device: torch.device | str = "cpu") -> Self:
         require_packages(weights)
         path = fetch_file(weights, weights.repo, weights.files[0])
-        from controlnet_aux import DWposeDetector
+        from controlnet_aux import DWposeDetector  # pyright: ignore[reportMissingImports]
 
         return cls(DWposeDetector(pose_ckpt=path, device=str(device)))
 
