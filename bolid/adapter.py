@@ -123,7 +123,7 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
         resampler_width, resampler_depth, resampler_heads, resampler_ffn_ratio: of the identity resampler.
         image_depth: layers of the image resampler.
         body_channels: BodyNet's channels per UNet level, finest first.
-        body_blocks: BodyNet's residual blocks per level.
+        body_blocks: BodyNet's residual blocks per level, or one number for all.
         zero_tokens: tokens of zero key and value beside the identity's, an attention sink (PuLID).
         class_token: the resamplers see the vision encoder's class token before the patches, as IP-Adapter's
             do (`part_patches`).
@@ -147,8 +147,8 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
         resampler_heads: int = 4,
         resampler_ffn_ratio: float = 2,
         image_depth: int = 1,
-        body_channels: tuple[int, ...] = (80, 96, 128),
-        body_blocks: int = 1,
+        body_channels: tuple[int, ...] = (80, 96, 112),
+        body_blocks: tuple[int, ...] = (1,),
         zero_tokens: int = 0,  # noqa: ARG002 - read from the config
         class_token: bool = False,  # noqa: ARG002 - read from the config
     ) -> None:
@@ -162,7 +162,8 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
             self.image_resampler = ImageResampler(
                 vision_dim, token_dim, (image_token_count,), depth=image_depth, **shape
             )
-        self.body_net = BodyNet(latent_channels, tuple(body_channels), body_blocks)
+        finest = min(row["level"] for row in layer_table)
+        self.body_net = BodyNet(latent_channels, tuple(body_channels), tuple(body_blocks), finest)
         self.layers = nn.ModuleDict(
             {
                 _key(row["name"]): IdentityAttention(

@@ -100,7 +100,10 @@ def body_of(keypoints: Tensor, height: int, width: int) -> Body:
 
 
 def _unit(joints: Tensor, sure: Tensor, mid_hip: Tensor, mid_hip_sure: Tensor) -> Tensor:
-    """Pixels per body unit: a projection only shortens, so the largest of the bones' estimates."""
+    """Pixels per body unit: a projection only shortens, so the largest of the bones' estimates.
+
+    Two of them may be misread joints: what exceeds the third largest by more than a tenth is not believed.
+    """
     bones = ((8, 9, 0.43), (11, 12, 0.43), (9, 10, 0.41), (12, 13, 0.41), (2, 3, 0.285), (5, 6, 0.285),
              (3, 4, 0.25), (6, 7, 0.25), (2, 5, 0.37))  # fmt: skip
     # bones under noise: the shorter, the less is it believed
@@ -112,7 +115,10 @@ def _unit(joints: Tensor, sure: Tensor, mid_hip: Tensor, mid_hip_sure: Tensor) -
         for a, b, length in bones
     ]
     sizes.append((joints[:, 1] - mid_hip).norm(dim=-1) / 0.54 * (sure[:, 1] * mid_hip_sure > 0))
-    return torch.stack(sizes, -1).amax(-1).clamp_min(4.0)
+    size = torch.stack(sizes, -1)
+    third = size.topk(3, -1).values[:, -1:]
+    believed = (size <= 1.1 * third) | (third == 0)
+    return torch.where(believed, size, 0.0).amax(-1).clamp_min(4.0)
 
 
 def _head(joints: Tensor, sure: Tensor, mid_hip: Tensor, unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:

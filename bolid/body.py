@@ -1,4 +1,8 @@
-"""BodyNet: skeleton map and appearance map → one feature map per UNet level, once per picture."""
+"""BodyNet: skeleton map and appearance map → one feature map per UNet level, once per picture.
+
+U-shaped: a limb that the appearance map laid down a little off is mended where the whole figure is in view,
+and the finest features know of it. It runs once per picture, so what it works out costs nothing at each step.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,10 @@ class BodyNet(ModelMixin, ConfigMixin):
     Args:
         latent_channels: channels L of the VAE's latents.
         channels: feature channels of each UNet level, finest first.
-        blocks: residual blocks per level.
+        blocks: residual blocks of each level, or one number for all; on the way down for the coarsest level,
+            on the way up for the finest, on both for those between.
+        finest: the finest level that anything reads; the way up ends there (SDXL's UNet has no
+            cross-attention at its finest).
         fold: pixels per latent pixel (the VAE's scale factor).
         norm_groups: groups of the normalisations; must divide every entry of `channels`.
     """
@@ -48,14 +55,18 @@ class BodyNet(ModelMixin, ConfigMixin):
     def __init__(
         self,
         latent_channels: int = 16,
-        channels: tuple[int, ...] = (80, 96, 128),
-        blocks: int = 1,
+        channels: tuple[int, ...] = (80, 96, 112),
+        blocks: tuple[int, ...] = (1,),
+        finest: int = 0,
         fold: int = 8,
         norm_groups: int = 8,
     ) -> None:
         super().__init__()
         if any(width % norm_groups for width in channels):
             raise ValueError(f"channels {tuple(channels)} must be multiples of norm_groups={norm_groups}.")
+        counts = tuple(blocks) * len(channels) if len(blocks) == 1 else tuple(blocks)
+        if len(counts) != len(channels):
+            raise ValueError(f"blocks {counts} for {len(channels)} levels: give one number, or one each.")
         first = channels[0]
         self.skeleton_in = nn.Sequential(
             nn.PixelUnshuffle(fold), nn.Conv2d(3 * fold**2, first, 1), nn.SiLU(), nn.Conv2d(first, first, 1)
@@ -63,9 +74,10 @@ class BodyNet(ModelMixin, ConfigMixin):
         self.appearance_in = nn.Conv2d(latent_channels + 1, first, 3, padding=1)
         # A 1 × 1 convolution of 2 × 2 folded pixels: half the weights of a strided 3 × 3.
         self.narrow = nn.ModuleList(nn.Conv2d(4 * a, b, 1) for a, b in pairwise(channels))
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(ResidualBlock(width, norm_groups) for _ in range(blocks))) for width in channels
-        )
+        stages = [(width, count, norm_groups) for width, count in zip(channels, counts, strict=True)]
+        self.down = nn.ModuleList(_stage(*stage) for stage in stages[1:])
+        self.widen = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(channels[finest:]))
+        self.up = nn.ModuleList(_stage(*stage) for stage in stages[finest:-1])
         self.norms = (
             nn.ModuleList(  # no weights: W_l has them, and a level that nobody reads leaves none unused
                 nn.GroupNorm(norm_groups, width, affine=False) for width in channels
@@ -102,15 +114,26 @@ class BodyNet(ModelMixin, ConfigMixin):
         return self._levels(hidden)
 
     def _levels(self, hidden: Tensor) -> list[Tensor]:
-        features = []
-        for level, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
-            if level > 0:
-                odd_height, odd_width = hidden.shape[-2] % 2, hidden.shape[-1] % 2
-                hidden = F.pad(hidden, (0, odd_width, 0, odd_height))  # the UNet rounds odd sizes up
-                hidden = self.narrow[level - 1](F.pixel_unshuffle(hidden, 2))
-            hidden = stage(hidden)
-            features.append(norm(hidden))
-        return features
+        """Down to the coarsest level and up again: the normalised features of every level, finest first.
+
+        Beyond the end of the way up they are the way down's.
+        """
+        levels = [hidden]
+        for narrow, stage in zip(self.narrow, self.down, strict=True):
+            odd_height, odd_width = hidden.shape[-2] % 2, hidden.shape[-1] % 2
+            hidden = F.pad(hidden, (0, odd_width, 0, odd_height))  # the UNet rounds odd sizes up
+            hidden = stage(narrow(F.pixel_unshuffle(hidden, 2)))
+            levels.append(hidden)
+        for step in reversed(range(len(self.up))):
+            level = self.config.finest + step
+            height, width = levels[level].shape[-2:]
+            wide = F.interpolate(self.widen[step](levels[level + 1]), scale_factor=2.0)
+            levels[level] = self.up[step](levels[level] + wide[..., :height, :width])
+        return [norm(hidden) for norm, hidden in zip(self.norms, levels, strict=True)]
+
+
+def _stage(channels: int, blocks: int, groups: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels, groups) for _ in range(blocks)))
 
 
 def pack_appearance(latents: Tensor, coverage: Tensor) -> Tensor:

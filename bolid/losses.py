@@ -25,6 +25,7 @@ Form = Literal["huber", "square"]
 JOINTS12: Mapping[int, tuple[int, ...]] = {18: BODY12, 17: tuple(range(5, 17)), 12: tuple(range(12))}
 VISIBLE = 0.5  # a joint counts above it: 0.5 itself is "hidden but its place is known"
 THIN = 0.25  # least ratio of the box's sides: a person seen edge-on has a line for a box, and a line no area
+SMOOTH = 1 / 255  # half a step of an 8-bit colour, pictures spanning 2
 SMALLEST = 0.05  # least √area of a box, as a share of the picture's: one lone joint would have none
 
 
@@ -39,6 +40,8 @@ class LossWeights:
     appearance: float = 0.0  # cosine of body embeddings
     semantic: float = 0.0  # PuLID's alignment; 0.6 there
     layout: float = 0.0  # the same; 0.1 there
+    picture: float = 0.0  # colours and edges of the decoded x0
+    draft: float = 0.0  # x0 as BodyNet's features alone tell it
 
 
 def total(losses: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
@@ -72,6 +75,30 @@ def reconstruction_loss(
     if alphas is not None:
         error = error * alphas.float().view(-1, 1, 1, 1)
     return (error if weight is None else error * weight).mean((1, 2, 3))
+
+
+def picture_loss(picture: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """Mean over pixels of weight · (‖colour − its truth‖ + ‖the same of both neighbours' differences‖).
+
+    Norms over RGB, not their squares: where two sharp pictures are possible the median is one of them, while
+    the mean is a blur. The differences are what a blur loses.
+
+    Args:
+        picture, truth: [B, 3, H, W], in [-1, 1].
+        weight: [B, 1, H, W], of mean 1.
+    """
+    error, weight = picture.float() - truth.float(), weight[:, 0]
+    across, down = error.diff(dim=-1), error.diff(dim=-2)
+    return (
+        (weight * _norms(error)).mean((1, 2))
+        + (weight[..., 1:] * _norms(across)).mean((1, 2))
+        + (weight[..., 1:, :] * _norms(down)).mean((1, 2))
+    )
+
+
+def _norms(error: Tensor) -> Tensor:
+    """Lengths [B, H, W] of the vectors along axis 1; smooth at 0, to the precision of 8 bits."""
+    return (error.square().sum(1) + SMOOTH**2).sqrt() - SMOOTH
 
 
 def snr_weight(alphas: Tensor, gamma: float, prediction: str = "v_prediction") -> Tensor:

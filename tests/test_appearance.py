@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from bolid.appearance import appearance_layers, appearance_map, fade
+from bolid.appearance_body import body_of
 from bolid.avatars.world import sample_row
 from bolid.pose import POSES, known
 
@@ -156,3 +157,21 @@ def test_wrong_shapes_name_the_cure():
         appearance_map(picture, parts, points, points[:, :17])
     with pytest.raises(ValueError, match=r"RGB \[B, 3, H, W\]"):
         appearance_map(picture[:, :1], parts, points, points)
+
+
+def test_two_misread_joints_do_not_change_the_scale(pairs):
+    """A wrist and an ankle far off made a giant of the person, and its head's pixels twice as large."""
+    inputs, _, _ = pairs
+    keypoints = inputs[2].clone()
+    before = body_of(keypoints, 192, 128).unit
+    keypoints[:, 4, :2] = torch.tensor([0.0, 0.0])
+    keypoints[:, 10, :2] = torch.tensor([1.0, 0.0])
+    after = body_of(keypoints, 192, 128).unit
+    assert float((after / before).log().abs().max()) < 0.15
+
+
+def test_a_body_of_one_known_bone_has_its_scale():
+    keypoints = torch.zeros(1, 18, 3)
+    keypoints[0, 8] = torch.tensor([0.5, 0.25, 1.0])
+    keypoints[0, 9] = torch.tensor([0.5, 0.75, 1.0])
+    assert float(body_of(keypoints, 192, 128).unit) == pytest.approx(0.5 * 192 / 0.43)

@@ -12,7 +12,14 @@ from tiny_objective import SMALL, awaken, gradients, make_base, make_rows
 
 from bolid.training.draws import Draws
 from bolid.training.objectives.diffusion import DiffusionObjective, posed
-from bolid.training.objectives.few_step import FewStepOptions, FewStepRows, few_step_rows, noised, x0_loss
+from bolid.training.objectives.few_step import (
+    FewStepOptions,
+    FewStepRows,
+    few_step_rows,
+    noised,
+    x0_huber,
+    x0_of,
+)
 from bolid.training.objectives.mini_unet import mini_scheduler
 
 
@@ -54,17 +61,27 @@ def test_own_rows_are_noised_from_the_models_x0_and_the_others_from_the_truth() 
     torch.testing.assert_close(made[2], noise[2])  # zero terminal SNR
 
 
-def test_x0_loss_is_the_error_of_x0_whatever_the_step() -> None:
+def test_x0_error_is_the_error_of_x0_whatever_the_step() -> None:
     torch.manual_seed(0)
     scheduler, truth, noise = mini_scheduler(), torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2)
     steps = torch.tensor([249, 499, 999])
     noisy, alphas = scheduler.add_noise(truth, noise, steps), scheduler.alphas_cumprod[steps]
     velocity = scheduler.get_velocity(truth, noise, steps)
     one = torch.ones(3, 1, 1, 1)
-    torch.testing.assert_close(x0_loss(velocity, noisy, truth, alphas, one, 0.2), torch.zeros(3))
+    exact = x0_of(velocity, noisy, alphas, "v_prediction")
+    torch.testing.assert_close(exact, truth)
+    torch.testing.assert_close(x0_huber(exact, truth, one, 0.2), torch.zeros(3))
     # v off by d puts x0 off by √(1-ᾱ) d, which counts nearly linearly where it is large
-    off = x0_loss(velocity + 5.0, noisy, truth, alphas, one, 0.2)
+    off = x0_huber(x0_of(velocity + 5.0, noisy, alphas, "v_prediction"), truth, one, 0.2)
     torch.testing.assert_close(off, 5 * (1 - alphas).sqrt() - 0.2, rtol=0.01, atol=0.0)
+
+
+def test_x0_of_a_predicted_noise() -> None:
+    torch.manual_seed(0)
+    scheduler, truth, noise = mini_scheduler(), torch.randn(2, 4, 2, 2), torch.randn(2, 4, 2, 2)
+    steps = torch.tensor([249, 499])
+    noisy, alphas = scheduler.add_noise(truth, noise, steps), scheduler.alphas_cumprod[steps]
+    torch.testing.assert_close(x0_of(noise, noisy, alphas, "epsilon"), truth)
 
 
 def test_the_first_x0_is_what_one_step_of_sampling_gives() -> None:

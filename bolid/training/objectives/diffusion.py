@@ -10,19 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from bolid.adapter import AdapterInputs, BoLIDAdapter
-from bolid.losses import LossWeights, reconstruction_loss, snr_weight, total
+from bolid.losses import LossWeights, picture_loss, reconstruction_loss, snr_weight, total
 from bolid.training.bases import FrozenBase, TextConditions
 from bolid.training.draws import Draws
 from bolid.training.objectives.conditions import Given, chosen_ids, draw_conditions
+from bolid.training.objectives.draft import Draft
 from bolid.training.objectives.export import complete_pipeline
 from bolid.training.objectives.few_step import (
     FewStepOptions,
     few_step_rows,
     noised,
     require_zero_snr,
-    x0_loss,
+    x0_huber,
+    x0_of,
 )
 from bolid.training.objectives.few_step_lora import with_few_step_lora
 from bolid.training.objectives.latent import LatentObjective, LatentOptions, read_adapter, training_schedule
@@ -42,8 +45,8 @@ from bolid.training.objectives.mini_unet import UNetOptions, mini_scheduler, min
 class AdapterOptions:
     """Shape of a new adapter."""
 
-    body_channels: tuple[int, ...] = (80, 96, 128)  # BodyNet's per level
-    body_blocks: int = 1  # BodyNet's residual blocks per level
+    body_channels: tuple[int, ...] = (80, 96, 112)  # BodyNet's per level
+    body_blocks: tuple[int, ...] = (1,)  # BodyNet's residual blocks per level, or one number for all
     token_dim: int = 96  # width of identity and image tokens
     tokens_per_part: tuple[int, ...] = (8, 8, 8, 4)  # identity tokens of head, upper, lower, feet
 
@@ -54,6 +57,7 @@ class DiffusionOptions(LatentOptions, UNetOptions, AdapterOptions):
 
     few_step: FewStepOptions = field(default_factory=FewStepOptions)  # L_rec for few-step sampling
     weights: LossWeights = field(default_factory=LossWeights)  # λ of every loss (Eq. 1); 0 is off
+    picture_rows: int = 6  # of the global batch: whose x0 the loss `picture` decodes
     lightning: BranchOptions = field(default_factory=BranchOptions)  # of the losses on few-step pictures
     loss_networks: str | None = None  # folder with pose, text_image, appearance: see loss_networks.py
 
@@ -89,14 +93,20 @@ class DiffusionObjective(LatentObjective):
         if options.few_step.share:
             require_zero_snr(scheduler)
         self.branch, self.few_step_unet = self._open_branch()
+        self.draft = Draft(adapter) if options.weights.draft else None
 
     def _open_branch(self) -> tuple[LightningBranch | None, Any]:
         """The lightning branch and the UNet with its LoRA; neither exists where no weight asks for it."""
         o = self.options
-        if o.weights.rec == 0 and (not active_losses(o.weights) or o.lightning.every > 1):
+        always = o.weights.rec or o.weights.draft or (active_losses(o.weights) and o.lightning.every == 1)
+        if not always:
             raise ValueError(
-                "objective.weights.rec=0 needs a loss on pictures with a weight, at every step "
+                "objective.weights.rec=0 needs the draft, or a loss on pictures, with a weight at every step "
                 "(objective.lightning.every=1): else there are steps without any loss."
+            )
+        if o.weights.picture and not o.weights.rec:
+            raise ValueError(
+                "objective.weights.picture decodes what rec predicts: give weights.rec a weight."
             )
         if not active_losses(o.weights):
             return None, None
@@ -116,19 +126,23 @@ class DiffusionObjective(LatentObjective):
         batch = self.features(batch, draws)
         losses: dict[str, Tensor] = {}
         figures: dict[str, Tensor] = {}
+        given = draw_conditions(self.adapter, batch, self.options, draws, self.base.fold)
         if self.options.weights.rec:
-            weighted, plain = self.reconstruction(batch, draws)
-            losses["rec"] = draws.mean(weighted)
-            figures[self.error_name] = draws.mean(plain)
+            losses, figures = self.reconstruction(batch, given, draws)
+        if self.draft is not None:
+            losses["draft"] = draws.mean(self.draft(given.inputs, batch, self.pixel_weight(batch)))
         if self.branch is not None and draws.step % self.options.lightning.every == 0:
             losses |= self.on_pictures(batch, draws)
         figures |= {name: value.detach() for name, value in losses.items()}
         return {"loss": total(losses, self.options.weights), **figures}
 
-    def reconstruction(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, Tensor]:
-        """L_rec [B], weighted by pixel and signal-to-noise ratio, and the plain error [B], no gradient."""
+    def reconstruction(
+        self, batch: dict[str, Tensor], given: Given, draws: Draws
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """{"rec": L_rec, weighted by pixel and signal-to-noise ratio, "picture": of x0 decoded, if it has a
+        weight}, and the plain error as a figure; means over the global batch.
+        """
         latents = batch["latents"]
-        given = draw_conditions(self.adapter, batch, self.options, draws, self.base.fold)
         noise = draws.normal("noise", *latents.shape[1:])
         steps = draws.integers("timestep", self.scheduler.config.num_train_timesteps)
         text, rows = self.encode(batch, given), None
@@ -138,15 +152,34 @@ class DiffusionObjective(LatentObjective):
             noisy = noised(self.scheduler, latents, noise, rows, partial(self.first_x0, noise, text, given))
             steps = rows.steps
         prediction = self.call_unet(noisy, steps, text, given.inputs)
-        target, pixel = self.truth(latents, noise, steps), self.pixel_weight(batch)
-        weight = snr_weight(self.alphas(steps), self.options.snr_gamma, self.prediction)
+        target, pixel, alphas = (
+            self.truth(latents, noise, steps),
+            self.pixel_weight(batch),
+            self.alphas(steps),
+        )
+        weight = snr_weight(alphas, self.options.snr_gamma, self.prediction)
         loss = weight * reconstruction_loss(prediction, target, weight=pixel)
-        plain = reconstruction_loss(prediction.detach(), target)
+        losses, x0 = {}, x0_of(prediction, noisy, alphas, self.prediction)
         if rows is not None:
-            c = self.options.few_step.huber
-            few = x0_loss(prediction, noisy, latents, self.alphas(steps), pixel, c)
+            few = x0_huber(x0, latents, pixel, self.options.few_step.huber)
             loss = torch.where(rows.few, few, loss)
-        return loss, plain
+        if self.options.weights.picture:
+            losses["picture"] = self.decoded(x0, latents, pixel, draws)
+        figures = {self.error_name: draws.mean(reconstruction_loss(prediction.detach(), target))}
+        return losses | {"rec": draws.mean(loss)}, figures
+
+    def decoded(self, x0: Tensor, latents: Tensor, pixel: Tensor, draws: Draws) -> Tensor:
+        """L_picture of the first `picture_rows` rows of the global batch against their decoded truth."""
+        count = self.options.picture_rows
+        chosen = torch.from_numpy(np.flatnonzero(draws.rows < count)).to(latents.device)
+        values = latents.new_zeros(len(draws.rows)).float()
+        if len(chosen):
+            with torch.no_grad():
+                truth = self.base.decode(latents[chosen])
+            weight = functional.interpolate(pixel[chosen], truth.shape[-2:])
+            loss = picture_loss(self.base.decode(x0[chosen]), truth, weight)
+            values = values.index_put((chosen,), loss * (draws.total / count))
+        return draws.mean(values)
 
     def first_x0(self, noise: Tensor, text: TextConditions, given: Given, rows: Tensor) -> Tensor:
         """x0 [k, C, h, w] as the model sees it in pure noise, of the rows int64 [k]; no terminal SNR: -v."""

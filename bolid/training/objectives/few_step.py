@@ -89,14 +89,18 @@ def noised(
     return scheduler.add_noise(x0, noise, rows.steps)
 
 
-def x0_loss(
-    velocity: Tensor, noisy: Tensor, latents: Tensor, alphas: Tensor, pixel_weight: Tensor, huber: float
-) -> Tensor:
-    """Pseudo-Huber error [B] of x̂0 = √ᾱ x_t - √(1-ᾱ) v: mean over C, h, w of √(e² + c²) - c, near |e|.
+def x0_of(prediction: Tensor, noisy: Tensor, alphas: Tensor, kind: str) -> Tensor:
+    """x̂0 [B, C, h, w], float32: √ᾱ x_t - √(1-ᾱ) v, or (x_t - √(1-ᾱ) ε) / √ᾱ; alphas: ᾱ_t [B]."""
+    alphas, prediction = alphas.view(-1, 1, 1, 1), prediction.float()
+    if kind == "epsilon":
+        return (noisy - (1 - alphas).sqrt() * prediction) / alphas.sqrt()
+    return alphas.sqrt() * noisy - (1 - alphas).sqrt() * prediction
 
-    velocity, noisy, latents: [B, C, h, w]; alphas: ᾱ_t [B]; pixel_weight: broadcastable to [B, C, h, w].
+
+def x0_huber(x0: Tensor, latents: Tensor, pixel_weight: Tensor, huber: float) -> Tensor:
+    """Pseudo-Huber error [B] of x̂0: mean over C, h, w of √(e² + c²) - c, near |e|.
+
+    x0, latents: [B, C, h, w]; pixel_weight: broadcastable to that.
     """
-    alphas = alphas.view(-1, 1, 1, 1)
-    x0 = alphas.sqrt() * noisy - (1 - alphas).sqrt() * velocity.float()
     error = ((x0 - latents).square() + huber**2).sqrt() - huber
     return (error * pixel_weight).mean((1, 2, 3))

@@ -40,6 +40,7 @@ class LatentOptions(ConditionOptions):
     adapter: str | None = None  # folder of a trained adapter to go on from; its shape replaces the options'
     person_weight: float = 2.0  # loss weight of latent pixels of the person against the background's
     head_weight: float = 4.0  # the same for the head
+    feet_weight: float = 2.0  # the same for the feet
     keypoint_gain: float = 0.0  # more weight at the joints, in multiples of a pixel's own; 0: none
     snr_gamma: float = 5.0  # γ of the weighting by signal-to-noise ratio, see `losses.snr_weight`
     grid_guidance: float = 2.0  # guidance of the validation grid
@@ -117,8 +118,9 @@ class LatentObjective(nn.Module):
         [B, 4, h, w]) and, with `keypoint_gain`, from the visible joints."""
         share = batch["part_share"].float() / 255
         o = self.common
-        weight = 1 + (o.person_weight - 1) * share.sum(1) + (o.head_weight - o.person_weight) * share[:, 0]
-        weight = weight[:, None]
+        parts = (o.head_weight, o.person_weight, o.person_weight, o.feet_weight)
+        excess = share.new_tensor(parts).view(1, -1, 1, 1) - 1
+        weight = 1 + (excess * share).sum(1, keepdim=True)
         if o.keypoint_gain:
             size = (share.shape[-2], share.shape[-1])
             weight = weight * keypoint_weights(batch["keypoints"].float(), size, o.keypoint_gain)

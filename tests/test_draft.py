@@ -1,0 +1,104 @@
+"""BodyNet taught alone, and the loss on decoded x0."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_objective import SMALL, awaken, gradients, make_base, make_rows
+from torch.testing import assert_close
+
+from bolid.losses import LossWeights, picture_loss
+from bolid.training.draws import step_draws
+from bolid.training.objectives.diffusion import DiffusionObjective
+
+ALL_GIVEN: dict[str, float] = {"map_drop": 0, "pose_drop": 0, "identity_drop": 0, "faded_share": 0}
+
+
+def make_objective(family: str = "mini", **changes: Any) -> DiffusionObjective:
+    torch.manual_seed(0)
+    objective = DiffusionObjective(dataclasses.replace(SMALL, **changes), make_base(family))
+    awaken(objective.adapter)
+    return objective
+
+
+def batch_of(objective: DiffusionObjective, count: int = 4) -> dict[str, torch.Tensor]:
+    return make_rows(objective.base, count).batch(np.arange(count))
+
+
+def test_the_draft_alone_trains_bodynet_and_nothing_else() -> None:
+    objective = make_objective(base="tiny", weights=LossWeights(rec=0, draft=1), **ALL_GIVEN)
+    out = objective(batch_of(objective), step_draws(0, 0, 4))
+    assert set(out) == {"loss", "draft"}
+    found = gradients(objective, out["loss"])
+    moved = {".".join(name.split(".")[:2]) for name, value in found.items() if value.any()}
+    assert moved == {"adapter.body_net", "draft.head"}
+    assert all(value.any() for name, value in found.items() if name.startswith("adapter.body_net"))
+    assert set(objective.models) == {"adapter"}  # the linear map is not exported
+
+
+def test_rows_without_map_or_pose_count_nothing() -> None:
+    for dropped in ("map_drop", "pose_drop"):
+        objective = make_objective(weights=LossWeights(rec=0, draft=1), **(ALL_GIVEN | {dropped: 1.0}))
+        assert float(objective(batch_of(objective), step_draws(0, 0, 4))["draft"]) == 0
+
+
+def test_a_draft_can_be_learnt() -> None:
+    objective = make_objective(base="tiny", weights=LossWeights(rec=0, draft=1), **ALL_GIVEN)
+    batch, draws = batch_of(objective), step_draws(0, 0, 4)
+    weights = [p for p in objective.parameters() if p.requires_grad]
+    optimizer, values = torch.optim.Adam(weights, 1e-2), []
+    for _ in range(30):
+        loss = objective(batch, draws)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(float(loss.detach()))
+    assert values[-1] < 0.5 * values[0]
+
+
+def test_a_base_without_the_finest_level_has_no_draft() -> None:
+    with pytest.raises(ValueError, match="finest features"):
+        make_objective("xl", base="tiny", weights=LossWeights(draft=1))
+
+
+def test_the_picture_loss_needs_a_prediction_and_adds_to_it() -> None:
+    with pytest.raises(ValueError, match="decodes what rec predicts"):
+        make_objective(weights=LossWeights(rec=0, draft=1, picture=1))
+    objective = make_objective(weights=LossWeights(picture=2), picture_rows=2)
+    batch, draws = batch_of(objective), step_draws(0, 0, 4)
+    out = objective(batch, draws)
+    assert_close(out["loss"].detach(), out["rec"] + 2 * out["picture"])
+    alone = make_objective()
+    first, second = gradients(objective, out["loss"]), gradients(alone, alone(batch, draws)["loss"])
+    assert any(not torch.allclose(first[name], second[name]) for name in second)
+    assert not any(p.requires_grad for p in objective.base.vae.parameters())
+
+
+def test_picture_loss_by_hand() -> None:
+    truth = torch.zeros(2, 3, 4, 5)
+    picture, weight = truth.clone(), torch.ones(2, 1, 4, 5)
+    picture[1, 0, 1, 1], picture[1, 2, 1, 1] = 0.3, 0.4  # one pixel, 0.5 off
+    rounding = 1 / 255
+    one = (0.25 + rounding**2) ** 0.5 - rounding
+    # the pixel itself, and its differences to two neighbours each way
+    expected = one / 20 + 2 * one / 16 + 2 * one / 15
+    assert_close(picture_loss(picture, truth, weight), torch.tensor([0.0, expected]))
+    weight[1, 0, 1, 1] = 0  # the difference to the pixel on its right and below stays
+    assert_close(picture_loss(picture, truth, weight)[1], torch.tensor(one / 16 + one / 15))
+
+
+def test_a_blurred_edge_costs_more_than_a_sharp_one_beside_its_place() -> None:
+    truth = torch.ones(1, 3, 8, 32)
+    truth[..., 16:] = -1
+    beside = truth.roll(1, -1)
+    beside[..., 0] = 1
+    kernel = torch.ones(1, 1, 1, 9) / 9
+    blurred = torch.nn.functional.conv2d(
+        torch.nn.functional.pad(truth[:, :1], (4, 4, 0, 0), mode="replicate"), kernel
+    ).expand_as(truth)
+    one = torch.ones(1, 1, 8, 32)
+    assert float(picture_loss(beside, truth, one)) < float(picture_loss(blurred, truth, one))
