@@ -178,12 +178,12 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
 
         Args:
             options: arguments of the class. Not given, `token_dim` is the UNet's text width,
-                `latent_channels` its input channels, `body_channels` a third of its channels (rounded to 8).
+                `latent_channels` its output channels, `body_channels` a third of its channels (rounded to 8).
         """
         found = cross_attentions(unet)
         config: Any = unet.config
         widths = [max(8, round(width / 3 / 8) * 8) for width in config.block_out_channels]
-        settings: dict[str, Any] = {"latent_channels": config.in_channels, "body_channels": tuple(widths)}
+        settings: dict[str, Any] = {"latent_channels": config.out_channels, "body_channels": tuple(widths)}
         first = next(iter(found.values()))
         settings["token_dim"] = _linear(first.to_k).in_features
         deepest = len(config.block_out_channels) - 1

@@ -15,7 +15,7 @@ import bolid.inputs as inputs
 from bolid.adapter import AdapterInputs
 from bolid.appearance import appearance_map
 from bolid.attention import Conditions
-from bolid.autoencoder import AvatarAutoencoder
+from bolid.autoencoder import AvatarAutoencoder, encode_latents
 from bolid.body import pack_appearance
 from bolid.encoder import WHOLE, crop_parts, crop_person, part_patches
 from bolid.identity import Identity
@@ -264,10 +264,8 @@ class ConditioningMixin:
         """Appearance maps [B, 4, H, W] -> BodyNet's input [B, L + 1, H/8, W/8]; empty maps are zeros
         there.
         """
-        encoded = self.vae.encode(maps[:, :3].to(self._execution_device, self.vae.dtype))
-        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-        shifted = latents - (getattr(self.vae.config, "shift_factor", None) or 0.0)
-        return pack_appearance(shifted * self.vae.config.scaling_factor, maps[:, 3:].to(latents.device))
+        latents = encode_latents(self.vae, maps[:, :3].to(self._execution_device))
+        return pack_appearance(latents, maps[:, 3:].to(latents.device))
 
     def conditions(self, given: AdapterInputs, per_row: int, guided: bool) -> Conditions:
         """What the UNet's cross-attentions get: each row `per_row` times, under guidance the negative half
@@ -277,7 +275,7 @@ class ConditioningMixin:
         conditions = self.adapter.conditions(given).repeat(per_row)
         if guided:
             negative = self.adapter.conditions(given.negative()).repeat(per_row)
-            conditions = Conditions.cat(negative, conditions)
+            conditions = Conditions.guidance(negative, conditions)
         return conditions.to(self._execution_device, self.unet.dtype)
 
     def conditions_for(self, plan: Plan, per_row: int, guided: bool) -> Conditions | None:
@@ -318,9 +316,14 @@ class ConditioningMixin:
         height, width = (side // self.vae_scale_factor for side in plan.request.size)
         poses = np.stack([np.zeros((18, 3)) if pose is None else pose for pose in plan.poses])
         region = head_regions(poses, height, width).to(tokens)
-        halves = [torch.zeros_like(strength), strength] if guided else [strength]
-        made = [self.face.face_conditions(tokens, each).within(region).repeat(per_row) for each in halves]
-        return Conditions.cat(*made).to(self._execution_device, self.unet.dtype)
+
+        def half(each: Tensor) -> Conditions:
+            return self.face.face_conditions(tokens, each).within(region).repeat(per_row)
+
+        made = half(strength)
+        if guided:
+            made = Conditions.guidance(half(torch.zeros_like(strength)), made)
+        return made.to(self._execution_device, self.unet.dtype)
 
 
 def shown_references(request: Request, people: list[Identity] | None, row: int) -> list[Reference]:

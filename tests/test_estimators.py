@@ -228,10 +228,11 @@ def test_insightface_faces_of_the_real_type() -> None:
     face_type = pytest.importorskip("insightface.app.common").Face
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(2, 512)).astype(np.float32) * 20
+    points = np.arange(10.0).reshape(5, 2)
     found = faces.faces_of(
         [
-            face_type(bbox=np.array([1.0, 1, 11, 11]), det_score=0.9, embedding=embeddings[0]),
-            face_type(bbox=np.array([1.0, 1, 41, 41]), det_score=0.8, embedding=embeddings[1]),
+            face_type(bbox=np.array([1.0, 1, 11, 11]), det_score=0.9, kps=points, embedding=embeddings[0]),
+            face_type(bbox=np.array([1.0, 1, 41, 41]), det_score=0.8, kps=points, embedding=embeddings[1]),
             face_type(
                 bbox=np.array([0.0, 0, 90, 90]), det_score=0.7
             ),  # rejected by insightface: no embedding
@@ -242,6 +243,7 @@ def test_insightface_faces_of_the_real_type() -> None:
     np.testing.assert_array_equal(found[0].embedding, embeddings[1])  # not normalised
     np.testing.assert_allclose(np.linalg.norm(found[0].normalised), 1, rtol=1e-6)
     np.testing.assert_allclose(found[0].box, (2, 2, 82, 82))  # of the picture before it was shrunk
+    np.testing.assert_allclose(found[0].points, 2 * points)
 
 
 def test_yunet_rows() -> None:
@@ -249,6 +251,8 @@ def test_yunet_rows() -> None:
     rows[:, :4] = [[5, 6, 10, 10], [50, 60, 30, 40]]
     assert [faces.box_of(row).tolist() for row in faces.by_size(rows)] == [[50, 60, 80, 100], [5, 6, 15, 16]]
     assert faces.by_size(None) == []
+    rows[0, 4:14] = np.arange(10)
+    assert faces.points_of(rows[0]).tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
     small, scale = faces.shrunk(np.zeros((3200, 1000, 3), np.uint8))
     assert small.shape == (1600, 500, 3)
     assert scale == 0.5
