@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_estimators as tiny
+import tiny_faces
 import torch
 from tiny_pipelines import make_mini, make_reference
 
@@ -258,6 +259,27 @@ def test_yunet_rows() -> None:
     assert scale == 0.5
 
 
+def test_opencvs_faces_from_picture_to_embedding() -> None:
+    """The permissive alternative by OpenCV's own classes on tiny networks: colours and places."""
+    weights = catalogue.Weights("opencv-face", "face", str(tiny_faces.FOLDER), 0, "")
+    network = faces.OpenCvFaces.open(weights)
+    picture = np.zeros((64, 96, 3), np.uint8)
+    assert network(picture) == []
+    picture[16:24, 40:48] = (255, 128, 0)
+    (found,) = network(picture)
+    side = 8 * np.exp(tiny_faces.SIDE)
+    np.testing.assert_allclose(
+        found.box, (40 - side / 2, 16 - side / 2, 40 + side / 2, 16 + side / 2), rtol=1e-5
+    )
+    np.testing.assert_allclose(found.points[[0, 2, 4]], [[32, 8], [40, 16], [48, 24]])
+    assert found.embedding.shape == (network.width,) == (128,)
+    red, green, blue = found.embedding[:3]
+    assert red > green > blue == 0
+    assert np.linalg.norm(found.embedding) > 1.1  # as the network gives it
+    large = np.kron(picture, np.ones((25, 25, 1), np.uint8))  # 2400 pixels a side are looked at as 1600
+    np.testing.assert_allclose(network(large)[0].box.mean(), found.box.mean() * 25, rtol=0.2)
+
+
 def test_files_that_are_no_face_model(tmp_path: Path) -> None:
     for _, file in catalogue.OPENCV_FACE_FILES:
         (tmp_path / file).write_bytes(b"not a network")
@@ -418,6 +440,24 @@ def test_a_missing_package_is_told_with_its_installation(monkeypatch: pytest.Mon
         MissingModel, match="insightface needs insightface, onnxruntime: pip install insightface onnx"
     ):
         Networks().get("face", "insightface")
+
+
+def test_scipy_is_told_before_transformers_fails(
+    folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for models by folder: which of them need it, the catalogue does not know."""
+    tiny.hide("scipy", monkeypatch)
+    sources: tuple[tuple[Any, str], ...] = (
+        ("keypoints", "vitpose"),
+        ("keypoints", folders["keypoints"]),
+        ("parts", str(tiny.silhouettes(tmp_path))),
+    )
+    for task, source in sources:
+        with pytest.raises(MissingModel, match="needs scipy: pip install scipy"):
+            Networks().get(task, source)
+    Networks().get("people", folders["people"])
+    Networks().get("parts", folders["parts"])
+    assert "vitpose" not in automatic()[1].values()
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
