@@ -219,6 +219,10 @@ class TestFaces:
         assert torch.equal(*none)
         kept = Identity.load(people[0].save(tmp_path / "a.safetensors"))
         assert torch.equal(draw(pipe, reference=kept, **options), first)
+        pipe.save_bolid_adapter(tmp_path / "adapter")  # the face adapter goes with it
+        pipe.unload_bolid_adapter()
+        pipe.load_bolid_adapter(tmp_path / "adapter")
+        assert torch.equal(draw(pipe, reference=kept, **options), first)
         rows = draw(pipe, ["a beach"] * 2, people, **options)
         torch.testing.assert_close(rows[1:], second, **EXACT)
 
