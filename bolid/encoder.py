@@ -176,8 +176,8 @@ class Resampler(nn.Module):
     @property
     def part_ids(self) -> Tensor:
         """Part index of each token, int64 [N]."""
-        counts = torch.tensor(self.tokens, device=self.latents.device)
-        return torch.repeat_interleave(torch.arange(len(self.tokens), device=counts.device), counts)
+        ids = [part for part, count in enumerate(self.tokens) for _ in range(count)]
+        return torch.tensor(ids, device=self.latents.device)
 
     def forward(self, patches: Tensor) -> Tensor:
         """patches [B, parts, L, D] → tokens [B, N, token_dim], grouped by part in order (`part_ids`).

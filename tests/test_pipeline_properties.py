@@ -1,8 +1,8 @@
 """The properties that diffusers tests its own pipelines for, held for ours at tiny size.
 
-In the order of diffusers' PipelineTesterMixin: saving, optional components, batches, outputs, FreeU, guidance,
-types, callbacks, prompt embeddings alone. Schedulers, offloading, attention switches, VAE slicing and tiling,
-`from_pipe` and LoRA are in test_one_door.py.
+In the order of diffusers' PipelineTesterMixin: saving, optional components, batches, outputs, FreeU, guidance
+scales, types, callbacks, prompt embeddings alone. Schedulers, offloading, attention switches, VAE slicing and
+tiling, `from_pipe` and LoRA are in test_one_door.py.
 """
 
 from __future__ import annotations
