@@ -40,6 +40,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory, networks: str) -> Path:
     return folder
 
 
+def losses(folder: Path) -> dict[str, float]:
+    """Of the last record, over the processes."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss" in line][-1]
+
+
 def assert_same(one: Path, other: Path) -> None:
     for a, b in zip(state(one)[:2], state(other)[:2], strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
@@ -60,6 +66,9 @@ def test_two_processes_equal_one(alone, networks, tmp_path):
     moved = [(weights[n] - begun[n]).abs().max() for n in begun]
     assert max(moved) >= 1e-2
     assert_same(alone, folder)
+    for name in ("loss", "rec", "id"):  # what is logged is of the whole batch too
+        assert losses(folder)[name] == pytest.approx(losses(alone)[name], rel=1e-4)
+    assert losses(folder)["id"] > 0
     assert sum("held_out" in line for line in (folder / "log.jsonl").read_text().splitlines()) == 1
 
 
