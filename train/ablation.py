@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--draw_steps", type=int, default=4, help="denoising steps of a measured picture")
     parser.add_argument("--guidance", type=float, default=1.0, help="1: none, as a distilled base wants")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="any key of the config, all variants")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     options.variants = options.variants.split(",")
     if unknown := [name for name in options.variants if name not in VARIANTS]:
         parser.error(f"--variants: {unknown[0]!r} is none of {', '.join(VARIANTS)}")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bolid.training.checkpoint import load_checkpoint, save_checkpoint
+from bolid.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from bolid.training.config import TrainConfig, dump_config
 from bolid.training.export import EXPORT, export
 from bolid.training.feed import Feed
@@ -67,8 +67,8 @@ def require_whole_weights(kind: str) -> None:
 class Health:
     """Notices the first step whose loss or gradient is not finite, without waiting for the device."""
 
-    def __init__(self, run: Run):
-        self._run = run
+    def __init__(self, run: Run, output_dir: str):
+        self._run, self._output_dir = run, output_dir
         self._bad = torch.full((), -1, dtype=torch.int64, device=run.accelerator.device)
 
     def note(self, loss: Tensor, norm: Tensor) -> None:
@@ -82,9 +82,15 @@ class Health:
         """Raises ValueError, in every process at once, when a step was not healthy. Call before saving."""
         worst = int(self._run.accelerator.gather(self._bad.reshape(1)).max())
         if worst >= 0:
+            kept = [str(folder) for folder in list_checkpoints(self._output_dir)]
+            cure = "Lower learning_rate or max_grad_norm and "
+            if kept:
+                cure += "resume with --resume_from_checkpoint latest"
+                cure += f"; if it comes back at once, from {kept[-2]}." if kept[1:] else "."
+            else:
+                cure += "start again; there was no checkpoint yet."
             raise ValueError(
-                f"the loss or its gradient was not finite at step {worst}; the last checkpoint is kept. "
-                "Lower learning_rate or max_grad_norm and resume with --resume_from_checkpoint latest."
+                f"the loss or its gradient was not finite at step {worst}. {cure}"
             )
 
 
@@ -281,7 +287,7 @@ def _train(
     stop: Stop,
 ) -> None:
     """All steps, with records, checkpoints and figures when they are due; ends with a checkpoint."""
-    health = Health(run)
+    health = Health(run, config.output_dir)
     for losses in train_steps(run, feed, config):
         health.note(losses["loss"], losses["grad_norm"])
         journal.add(losses)
