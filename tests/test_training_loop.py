@@ -238,6 +238,7 @@ def test_what_reading_a_row_raises_ends_the_run_with_its_sentence(tmp_path):
         ({"mixed_precision": "fp16"}, "needs a GPU"),
         ({"report_to": "wandb"}, "pip install wandb"),
         ({"gradient_checkpointing": True}, "can recompute"),
+        ({"shard_base": True}, "there is one"),
     ],
 )
 def test_what_cannot_be_is_refused_before_the_first_step(tmp_path, changes, message):
@@ -251,7 +252,7 @@ def test_what_cannot_be_is_refused_before_the_first_step(tmp_path, changes, mess
 
 
 def test_split_weights_are_refused():
-    with pytest.raises(ValueError, match=r"FSDP.*gradient_checkpointing"):
+    with pytest.raises(ValueError, match=r"FSDP.*shard_base=true"):
         require_whole_weights("FSDP")
     require_whole_weights("MULTI_CPU")
 

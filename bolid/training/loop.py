@@ -18,6 +18,7 @@ from bolid.training.checkpoint import list_checkpoints, load_checkpoint, save_ch
 from bolid.training.config import TrainConfig, dump_config
 from bolid.training.export import EXPORT, export
 from bolid.training.feed import Feed
+from bolid.training.sharding import is_split
 from bolid.training.state import Run, averaged, build_run
 from bolid.training.tracking import Journal, require_tracker, run_facts
 
@@ -57,10 +58,10 @@ def require_whole_weights(kind: str) -> None:
     """Raises ValueError for accelerate's distributed types that give a process but a part of the weights."""
     if kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP"):
         raise ValueError(
-            f"accelerate is configured for {kind}, which splits weights over processes; checkpoints and "
-            "averages here are of whole weights. Choose multi-GPU (DDP) in `accelerate config`; if memory is "
-            "short, use --gradient_checkpointing, a smaller --train_batch_size and more "
-            "--gradient_accumulation_steps."
+            f"accelerate is configured for {kind}, which splits the weights that learn; checkpoints and "
+            "averages here are of whole weights. Choose multi-GPU (DDP) in `accelerate config`; "
+            "shard_base=true then splits the frozen base over the GPUs. If memory is still short, use "
+            "--gradient_checkpointing, a smaller --train_batch_size and more --gradient_accumulation_steps."
         )
 
 
@@ -89,9 +90,7 @@ class Health:
                 cure += f"; if it comes back at once, from {kept[-2]}." if kept[1:] else "."
             else:
                 cure += "start again; there was no checkpoint yet."
-            raise ValueError(
-                f"the loss or its gradient was not finite at step {worst}. {cure}"
-            )
+            raise ValueError(f"the loss or its gradient was not finite at step {worst}. {cure}")
 
 
 def train_steps(run: Run, feed: Feed, config: TrainConfig) -> Iterator[dict[str, Tensor]]:
@@ -270,8 +269,8 @@ def train(
             _train(run, feed, held_out, config, facts, journal, stop)
         if stop.terminated:
             return None
+        _show(run, held_out, config, journal)
         if accelerator.is_main_process:
-            _show(run, held_out, config, journal)
             export(run, rows, Path(config.output_dir))
     accelerator.wait_for_everyone()
     return Path(config.output_dir) / EXPORT
@@ -302,14 +301,16 @@ def _train(
                 _save(run, config, facts, last)
         if config.validation_steps and run.step % config.validation_steps == 0 and not last:
             with journal.paused():
-                if run.accelerator.is_main_process:
-                    _show(run, held_out, config, journal)
+                _show(run, held_out, config, journal)
         if stopping:
             break
 
 
 def _show(run: Run, held_out: Any, config: TrainConfig, journal: Journal) -> None:
-    """Held-out figures and a grid of pictures into the journal."""
+    """Held-out figures and a grid of pictures into the journal, by the main process; by all together where
+    the base is split."""
+    if not run.accelerator.is_main_process and not is_split(run.objective):
+        return
     journal.write(run.step, evaluate(run, held_out, config), "held_out")
     grid = draw_grid(run, held_out)
     if grid is not None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bolid.training.config import TrainConfig
 from bolid.training.draws import Draws
 from bolid.training.muon import Muon
+from bolid.training.sharding import split_frozen_unet
 
 
 class Objective(Protocol):
@@ -135,6 +136,8 @@ def build_run(objective: Any, config: TrainConfig, accelerator: Any) -> Run:
     """Optimiser, schedule and EMA around an objective's trainable parameters, prepared by accelerate."""
     if config.gradient_checkpointing:
         enable_gradient_checkpointing(objective)
+    if config.shard_base:
+        split_frozen_unet(objective)
     parameters = [p for p in objective.parameters() if p.requires_grad]
     optimizer = make_optimizer(parameters, config)
     schedule = get_scheduler(

@@ -223,9 +223,7 @@ _OPENERS: dict[str, Any] = {
 }
 
 
-def refuse_shared(
-    folder: str | Path, evaluators: str | Path, pipeline: str | Path, clip: str | Path
-) -> None:
+def refuse_shared(folder: str | Path, evaluators: str | Path, pipeline: str | Path, clip: str | Path) -> None:
     """A loss must not teach to the test. Raises ValueError where a loss network is one of the evaluators
     (`clip` has the one of the CLIP score) or of the pipeline, whatever the float type it was saved in."""
     rivals = {
