@@ -34,7 +34,8 @@ def split_frozen_unet(objective: Any) -> None:
     mesh = init_device_mesh(next(unet.parameters()).device.type, (torch.distributed.get_world_size(),))
     # the adapter's layers hang in the UNet; `lightning.text_keys` reads the text's keys outside of any block
     whole = {p for p in unet.parameters() if p.requires_grad}
-    whole |= {p for attn in cross_attentions(unet).values() for p in attn.to_k.parameters()}
+    keys = [attn.to_k for attn in cross_attentions(unet).values()]
+    whole |= {p for projection in keys for p in projection.parameters()}  # pyright: ignore[reportOptionalMemberAccess]
     for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks, unet):
         if block is not None:
             fully_shard(block, mesh=mesh, ignored_params=whole)
@@ -57,7 +58,7 @@ def _require_splittable(objective: Any) -> None:
             "shard_base=true splits the base over processes and there is one: start with torchrun "
             "--nproc_per_node N or accelerate launch, or leave it out."
         )
-    options = getattr(objective, "options", None)
+    options: Any = getattr(objective, "options", None)
     if "adapter" not in getattr(objective, "models", {}) or getattr(options, "base", None) is None:
         raise ValueError(
             "shard_base=true splits a frozen base: it needs the stage diffusion with objective.base."
