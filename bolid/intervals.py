@@ -48,6 +48,12 @@ def interval(values: np.ndarray, level: float = 0.95, rounds: int = 1000, seed: 
     return _interval(float(np.nanmean(kept)), means, level, int(np.isfinite(kept).sum()))
 
 
+def bootstrap_means(values: np.ndarray, rounds: int = 1000, seed: int = 0) -> np.ndarray | None:
+    """Means [rounds] of trainings and pairs drawn again from [T, P]; None where nothing was measured."""
+    kept = _measured(values)
+    return _means(kept, np.random.default_rng(seed), rounds) if kept.size else None
+
+
 def compare(a: np.ndarray, b: np.ndarray, level: float = 0.95, rounds: int = 2000, seed: int = 0) -> Test:
     """Paired test of mean a - mean b; a [T, P] and b [T', P], column i of both the same pair.
 

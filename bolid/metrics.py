@@ -239,7 +239,7 @@ def copy_paste(generated: np.ndarray, reference: np.ndarray, truth: np.ndarray) 
 
 
 def standardised(features: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """`features` [N, D] in units of the truth's own spread: (f - mean) / std, both of `truth` [M, D] by column.
+    """`features` [N, D] in units of the truth's own spread: (f - mean) / std by column, of `truth` [M, D].
 
     Raw activations have whatever scale their network gives them, and FID grows with its square, KID with its
     sixth power; in these units both say how many spreads of the truth the pictures are off. A column that

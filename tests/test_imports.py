@@ -36,7 +36,16 @@ AT_IMPORT = {
     "yaml",
     "bolid",
 }
-LAZY_ONLY = ("gradio", "datasets", "insightface", "controlnet_aux", "torch_fidelity", "lpips", "pyarrow", "peft")
+LAZY_ONLY = (
+    "gradio",
+    "datasets",
+    "insightface",
+    "controlnet_aux",
+    "torch_fidelity",
+    "lpips",
+    "pyarrow",
+    "peft",
+)
 
 
 def modules() -> list[Path]:

@@ -1,4 +1,4 @@
-"""Intervals over training seeds: they cover, they widen with the trainings' spread, paired tests see pairs."""
+"""Intervals over training seeds: they cover, and widen with the trainings' spread; tests are paired."""
 
 from __future__ import annotations
 
