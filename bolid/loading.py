@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 from pathlib import Path
@@ -14,6 +15,7 @@ from bolid.attention import cross_attentions
 from bolid.estimator import PersonEstimator
 from bolid.estimators.photo import PhotoEstimator  # also makes it known to diffusers' loader
 
+ADAPTERS = {"BoLIDAdapter": "bolid.adapter", "BodyAdapter": "bolid.baselines.body"}  # class -> its module
 ADAPTER_FOLDERS = ("adapter", "image_encoder", "estimator")  # what `save_bolid_adapter` writes
 
 
@@ -41,7 +43,9 @@ class LoadingMixin:
         kwargs.setdefault("use_safetensors", True)
         if "torch_dtype" not in kwargs:
             kwargs.setdefault("dtype", torch.float32)
-        family = _family(source, _read_index(cls, source, kwargs), cls)
+        index = _read_index(cls, source, kwargs)
+        family = _family(source, index, cls)
+        _make_known(index)
         stock: Any = super(LoadingMixin, family)  # the diffusers class that `family` mixes this into
         try:
             return stock.from_pretrained(source, **kwargs)
@@ -81,7 +85,8 @@ class LoadingMixin:
                 f"{str(folder)!r} holds no adapter/config.json; give a folder of save_bolid_adapter"
             )
         kwargs.setdefault("dtype", self.unet.dtype)
-        loaded: dict[str, Any] = {"adapter": BoLIDAdapter.from_pretrained(folder / "adapter", **kwargs)}
+        opened = adapter_class(folder / "adapter").from_pretrained(folder / "adapter", **kwargs)
+        loaded: dict[str, Any] = {"adapter": opened}
         if (folder / "image_encoder").is_dir():
             place = folder / "image_encoder"
             loaded["image_encoder"] = vision_class(place).from_pretrained(place, **kwargs)
@@ -166,6 +171,21 @@ def _family(source: str, index: dict[str, Any], asked: type) -> Any:
         raise ValueError(f"{source!r} is a {name}; BoLID works with Stable Diffusion 1.5 and SDXL pipelines")
     family = BoLIDXLPipeline if "text_encoder_2" in index else BoLIDPipeline
     return asked if issubclass(asked, family) else family
+
+
+def adapter_class(folder: Path) -> Any:
+    """The class whose config lies in an adapter's folder: BoLID's own, or a compared method's."""
+    config: Any = BoLIDAdapter.load_config(folder)
+    name = config.get("_class_name", BoLIDAdapter.__name__)
+    module = ADAPTERS.get(str(name), BoLIDAdapter.__module__)
+    return getattr(importlib.import_module(module), str(name), BoLIDAdapter)
+
+
+def _make_known(index: dict[str, Any]) -> None:
+    """Imports the package's own modules that a repository names, where diffusers' loader looks for them."""
+    for entry in index.values():
+        if isinstance(entry, list | tuple) and entry and entry[0] in ADAPTERS.values():
+            importlib.import_module(entry[0])
 
 
 def vision_class(folder: Path) -> Any:

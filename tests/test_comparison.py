@@ -20,12 +20,23 @@ from tiny_pipelines import HEIGHT, WIDTH, make_mini
 from bolid.avatars.identity import ATTRIBUTES
 from bolid.evaluation.contestants import METHODS, find_contestants
 from bolid.evaluation.progress import Progress, duration
-from bolid.training.checkpoint import STATE_FILE
 from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
+from bolid.training.checkpoint import STATE_FILE
 
 ROOT = Path(__file__).parents[1]
 ENV = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 SMALL = {"channels": (8, 8, 16), "point_channels": 8, "hidden": 16, "embedding": 8, "head_crop": 24}
+
+
+def save_evaluators(folder: Path) -> None:
+    """Tiny ones with random weights."""
+    PoseEvaluator(HEIGHT, WIDTH, stem_channels=16, channels=16, context_channels=16).save_pretrained(
+        folder / "pose"
+    )
+    sizes = tuple(map(len, ATTRIBUTES.values()))
+    AppearanceEvaluator(tuple(ATTRIBUTES), sizes, 8, HEIGHT, WIDTH, **SMALL).save_pretrained(
+        folder / "appearance"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +49,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run.mkdir()
     (run / STATE_FILE).touch()
     (run / "run.json").write_text(json.dumps({"step": 7, "global_batch": 16}))
-    PoseEvaluator(HEIGHT, WIDTH, stem_channels=16, channels=16, context_channels=16).save_pretrained(
-        root / "evaluators" / "pose"
-    )
-    sizes = tuple(map(len, ATTRIBUTES.values()))
-    AppearanceEvaluator(tuple(ATTRIBUTES), sizes, 8, HEIGHT, WIDTH, **SMALL).save_pretrained(
-        root / "evaluators" / "appearance"
-    )
+    save_evaluators(root / "evaluators")
     return root
 
 

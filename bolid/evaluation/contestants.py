@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bolid.baselines.body_methods import BODY_METHODS
 from bolid.evaluation import probes
 from bolid.evaluation.calls import Call, DrawOptions
 from bolid.evaluation.drawing import STRENGTHS, Drawer, draw_truth
@@ -19,15 +20,7 @@ from bolid.evaluation.provenance import weights_hash
 
 Group = Literal["reference", "without pose", "with pose", "sweep"]
 STEPS = (1, 2, 4, 8, 20)  # of the sweep over denoising steps
-METHODS = {
-    "ip_adapter": "IP-Adapter",
-    "instantid": "InstantID",
-    "pulid": "PuLID",
-    "bolid": "BoLID",
-    "bolid_no_map": "BoLID without the appearance map",
-    "bolid_no_tokens": "BoLID without identity tokens",
-    "pose_only": "Base + pose",
-}
+METHODS = {name: method.title for name, method in BODY_METHODS.items()}
 POSE = "+pose"  # ending of the rows that get the pose
 
 
@@ -155,8 +148,7 @@ def _method(name: str, runs: Path, shipped: str) -> Contestant:
         return Contestant(name, f"{METHODS[name]}, as shipped", (shipped,))
     raise ValueError(
         f"--models {name}: there is no {runs}/{name}/seed-*/export. Train it: for s in 0 1 2; do "
-        f"python train/run.py --config train/configs/baseline-{name.replace('_', '-')}.yaml --seed $s "
-        f"--output_dir {runs}/{name}/seed-$s; done"
+        f"{BODY_METHODS[name].command} --seed $s --output_dir {runs}/{name}/seed-$s; done"
     )
 
 
