@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
@@ -17,6 +17,8 @@ from .attention import orthogonal
 from .body_methods import BodyMethod, find_method
 from .body_tokens import BodyProjector, body_look
 from .identity_net import ControlGroup, control_config, copy_encoder, hook_control, make_control
+
+__all__ = ["BodyAdapter", "ModelMixin"]  # diffusers' loader looks for a component's base beside its class
 
 
 class BodyAdapter(BoLIDAdapter):
