@@ -58,7 +58,7 @@ SUITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 PAIRS, QUICK_PAIRS = (1024, 256), (64, 32)  # of the main rows and of the sweeps
-GUARD = {"models": ("bolid",), "samples": 96, "seeds": 2, "runs": ""}  # of --quick: the shipped weights
+GUARD = {"models": ("bolid",), "samples": 64, "seeds": 2, "runs": ""}  # of --quick: the shipped weights
 REFERENCE = ROOT / "eval" / "report" / "quick.json"
 SWEEP_KINDS = ("strength", "steps", "head")
 
