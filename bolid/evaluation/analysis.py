@@ -49,6 +49,7 @@ FIGURES = (
     Figure("diversity", "diversity", "higher"),
 )
 BY_KEY = {figure.key: figure for figure in FIGURES}
+LEAST_OF_A_GROUP = 8  # pairs: fewer give an interval of chance, one gives none at all
 AIMS = ("id_similarity", "pck", "lpips", "clip")
 """What the aim speaks of: ahead on the first three with intervals that do not overlap, not behind on CLIP."""
 MAIN = "bolid" + POSE
@@ -93,9 +94,14 @@ class Comparison:
         return intervals.compare(a[:, :count], b[:, :count])
 
     def apart(self, row: str, figure: str, group: str, other: str) -> Interval:
-        """Mean of one group of pairs minus another's, unpaired: other people are in them."""
+        """Mean of one group of pairs minus another's, unpaired: other people are in them.
+
+        NaN where one has too few pairs for an interval.
+        """
         values = self.values(row, figure)
         first, second = (values[:, self.group(name)[: values.shape[1]]] for name in (group, other))
+        if min(np.isfinite(each).any(0).sum() for each in (first, second)) < LEAST_OF_A_GROUP:
+            return Interval(float("nan"), float("nan"), float("nan"), 0)
         return difference_of_groups(first, second)
 
 
@@ -175,12 +181,12 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
     return {
         "rows": rows,
         "distribution": distributions(comparison),
-        "tests": tests(comparison),
+        "tests": paired_tests(comparison),
         "sweeps": sweeps(comparison),
     }
 
 
-def tests(comparison: Comparison) -> list[dict[str, Any]]:
+def paired_tests(comparison: Comparison) -> list[dict[str, Any]]:
     """BoLID with pose against every other row that a model drew, in `AIMS`: difference, p, Holm's p."""
     if MAIN not in comparison.measured:
         return []

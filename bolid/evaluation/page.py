@@ -71,7 +71,9 @@ def _by_pose(results: Results, figure: Figure) -> str | None:
     if not series or not families or not any(i.count for each in series for i in each.y):
         return None
     y = title_of(figure, results["networks"]["kind"])
-    ticks = [(i, f"{family.removeprefix('pose: ')[:7]}") for i, family in enumerate(families)]
+    ticks = [
+        (i, family.removeprefix("pose: ").replace("sitting on", "on")) for i, family in enumerate(families)
+    ]
     return plot(f"{y} by pose family", "", y, series, ticks=ticks, lines=False)
 
 

@@ -91,7 +91,11 @@ class _Frame:
             parts.append(_text(LEFT - 5, y + 4, f"{value:g}", "end"))
         for value, name in ticks or [(v, f"{v:g}") for v in _nice(*self.x)]:
             x, _ = self.at(value, self.y[0])
-            parts.append(_text(x, HEIGHT - BOTTOM + 14, name, "middle"))
+            if ticks is None:
+                parts.append(_text(x, HEIGHT - BOTTOM + 14, name, "middle"))
+            else:  # words: many, and longer than their place
+                turned = f'transform="translate({x + 4:.1f} {HEIGHT - BOTTOM + 11}) rotate(-28)"'
+                parts.append(f'<text {turned} text-anchor="end" font-size="9">{escape(name)}</text>')
         return parts
 
 

@@ -160,7 +160,8 @@ def _carries(c: Comparison) -> Answer:
         return _unanswered(question, "a method's row without pose")
     parts = []
     if carried:
-        parts.append(f"{_and(carried)} draw the reference's body better than text alone does")
+        verb = "draw" if len(carried) > 1 else "draws"
+        parts.append(f"{_and(carried)} {verb} the reference's body better than text alone does")
     if failed:
         parts.append(f"{_and(failed)} {'do' if len(failed) > 1 else 'does'} not, by this measure")
     if "IP-Adapter" in failed:
@@ -196,7 +197,7 @@ def _by_groups(c: Comparison, question: str, pairs: tuple[tuple[str, str, str], 
     for name in _methods(c):
         for title, group, other in pairs:
             if not (c.group(group).any() and c.group(other).any()):
-                continue
+                continue  # a dataset without these labels
             losses = [
                 BY_KEY[figure].title
                 for figure in ("id_similarity", "pck")
