@@ -11,6 +11,7 @@ from typing import Any
 from bolid.evaluation.analysis import FIGURES
 
 SHARE = 0.5  # of an interval's half-width: the run is the same each time up to rounding, so less is needed
+LEAST = 0.02  # of any tolerance: a picture more or less is the rounding of another machine
 GUARDED = ("bolid+pose", "bolid", "base")
 
 
@@ -27,7 +28,7 @@ def reference_of(results: Mapping[str, Any]) -> dict[str, Any]:
             half = (found[figure.key]["high"] - found[figure.key]["low"]) / 2
             figures.setdefault(row, {})[figure.key] = {
                 "value": found[figure.key]["mean"],
-                "tolerance": SHARE * half,
+                "tolerance": max(SHARE * half, LEAST),
                 "better": figure.better,
             }
     kept = {name: results["settings"][name] for name in ("samples", "seeds", "seed", "pairs", "rows")}
