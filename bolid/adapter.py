@@ -21,7 +21,7 @@ from .attention import (
     require_attached,
 )
 from .body import BodyNet
-from .encoder import WHOLE, IdentityResampler, ImageResampler
+from .encoder import WHOLE, IdentityResampler, ImageResampler, Look
 
 
 @dataclass(frozen=True)
@@ -241,6 +241,11 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
     def sees_whole(self) -> bool:
         """Whether the adapter knows the whole person instead of its parts."""
         return len(self.resampler.tokens) == 1
+
+    @property
+    def look(self) -> Look:
+        """How references are to be looked at for `encode_identity`."""
+        return Look(self.sees_whole, self.config.class_token)
 
     def encode_image(self, patches: Tensor) -> Tensor:
         """Patches of the image prompt [B, L, D] → tokens [B, M, C].

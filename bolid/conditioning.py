@@ -17,7 +17,7 @@ from bolid.appearance import appearance_map
 from bolid.attention import Conditions
 from bolid.autoencoder import AvatarAutoencoder, encode_latents
 from bolid.body import pack_appearance
-from bolid.encoder import WHOLE, crop_parts, crop_person, part_patches
+from bolid.encoder import WHOLE, Look
 from bolid.identity import Identity
 from bolid.pictures import PictureSource, load_picture
 from bolid.pose import retarget, skeleton_map
@@ -130,9 +130,9 @@ class ConditioningMixin:
         adapter, size = self.adapter, self.image_encoder.config.image_size
         image, labels = _pixels([found.image]), torch.from_numpy(found.parts.copy())[None]
         folded = whole and not adapter.sees_whole  # the stock reading of an adapter that knows parts
-        crop = crop_person if whole or adapter.sees_whole else crop_parts
-        crops, present = crop(image, labels, size=size)
-        patches = self._patches(crops, adapter.config.class_token or folded)
+        look = Look(whole=True, class_token=True) if folded else adapter.look
+        crops, present = look.crops(image, labels, size)
+        patches = self._states(look, crops)
         present = present.to(patches.device)
         if not folded:
             tokens, token_present = adapter.encode_identity(patches, present)
@@ -146,15 +146,14 @@ class ConditioningMixin:
         features = features or self.face.features_of(found.image, self.estimator, self._execution_device)
         return None if features is None else self.face.tokens(features)[0].to(self._execution_device)
 
-    def _patches(self, pictures: Tensor, class_token: bool = False) -> Tensor:
-        """[..., 3, S, S] in [-1, 1] -> [..., L, D] in the adapter's type, normalised as this vision encoder
-        wants.
+    def _states(self, look: Look, pictures: Tensor) -> Tensor:
+        """[B, K, 3, S, S] or [B, 3, S, S] in [-1, 1] -> [..., L, D] in the adapter's type, normalised as this
+        vision encoder wants.
         """
         processor = self.feature_extractor
         statistics = (None, None) if processor is None else (processor.image_mean, processor.image_std)
-        pictures = pictures.to(self._execution_device)
-        patches = part_patches(self.image_encoder, pictures, *statistics, class_token=class_token)
-        return patches.to(self.adapter.dtype)
+        states = look.states(self.image_encoder, pictures.to(self._execution_device), *statistics)
+        return states.to(self.adapter.dtype)
 
     def plan(self, request: Request) -> Plan:
         """The request with people encoded and poses in place. Raises ValueError as `encode_identity`."""
@@ -233,7 +232,7 @@ class ConditioningMixin:
                 whole = _pixels([np.asarray(image)])
                 # squeezed to the encoder's square, as in training: nothing is cut off
                 pixels[row] = functional.interpolate(whole, (size, size), mode="bilinear", antialias=True)[0]
-        tokens = self.adapter.encode_image(self._patches(pixels))
+        tokens = self.adapter.encode_image(self._states(Look(), pixels))
         given = [0.0 if picture is None else request.image_strength for picture in request.pictures]
         return {"image_tokens": tokens, "image_strength": torch.tensor(given, device=tokens.device)}
 

@@ -17,6 +17,7 @@ from bolid.estimator import PersonEstimator
 from bolid.estimators.photo import PhotoEstimator  # also makes it known to diffusers' loader
 from bolid.hub import MODULES
 
+ADAPTERS = {"BoLIDAdapter": "bolid.adapter", "BodyAdapter": "bolid.baselines.body"}  # class -> its module
 # What `save_bolid_adapter` writes: the components that are not the base's.
 ADAPTER_FOLDERS = ("adapter", "image_encoder", "feature_extractor", "estimator", "face")
 
@@ -45,7 +46,9 @@ class LoadingMixin:
         kwargs.setdefault("use_safetensors", True)
         if "torch_dtype" not in kwargs:
             kwargs.setdefault("dtype", torch.float32)
-        family = _family(source, _read_index(cls, source, kwargs), cls)
+        index = _read_index(cls, source, kwargs)
+        family = _family(source, index, cls)
+        _make_known(index)
         stock: Any = super(LoadingMixin, family)  # the diffusers class that `family` mixes this into
         try:
             return stock.from_pretrained(source, **kwargs)
@@ -184,6 +187,21 @@ def _family(source: str, index: dict[str, Any], asked: type) -> Any:
     return asked if issubclass(asked, family) else family
 
 
+def adapter_class(folder: Path) -> Any:
+    """The class whose config lies in an adapter's folder: BoLID's own, or a compared method's."""
+    config: Any = BoLIDAdapter.load_config(folder)
+    name = config.get("_class_name", BoLIDAdapter.__name__)
+    module = ADAPTERS.get(str(name), BoLIDAdapter.__module__)
+    return getattr(importlib.import_module(module), str(name), BoLIDAdapter)
+
+
+def _make_known(index: dict[str, Any]) -> None:
+    """Imports the package's own modules that a repository names, where diffusers' loader looks for them."""
+    for entry in index.values():
+        if isinstance(entry, list | tuple) and entry and entry[0] in ADAPTERS.values():
+            importlib.import_module(entry[0])
+
+
 def vision_class(folder: Path) -> Any:
     """The class of a vision encoder's folder: CLIP, with its projection where it has one."""
     from transformers import AutoConfig, CLIPVisionModel, CLIPVisionModelWithProjection
@@ -199,6 +217,6 @@ def _class_of(folder: Path) -> Any:
     if folder.name == "face":
         return importlib.import_module(MODULES["bolid_face"]).FaceAdapter
     if folder.name == "adapter":
-        return BoLIDAdapter
+        return adapter_class(folder)
     config: Any = PersonEstimator.load_config(folder)
     return PhotoEstimator if config.get("_class_name") == PhotoEstimator.__name__ else PersonEstimator

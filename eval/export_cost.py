@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 
 from bolid.encoder import crop_person
+from bolid.evaluation.networks import Evaluators
 from bolid.evaluation.pairs import Pairs, held_out_pairs
 from bolid.evaluation.provenance import weights_hash
 from bolid.evaluation.report import fill
-from bolid.evaluation.scores import Evaluators, score
+from bolid.evaluation.scores import score
 from bolid.pose import PARTS, Pose, known
 
 ERRORS = tuple(f"error_{part}" for part in PARTS)  # mean RGB distance inside the truth's part

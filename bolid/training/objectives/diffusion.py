@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bolid.adapter import AdapterInputs, BoLIDAdapter
+from bolid.baselines.body import BodyAdapter
 from bolid.losses import LossWeights, reconstruction_loss, snr_weight, total
 from bolid.training.bases import FrozenBase, TextConditions
 from bolid.training.draws import Draws
@@ -42,6 +43,7 @@ from bolid.training.objectives.mini_unet import UNetOptions, mini_scheduler, min
 class AdapterOptions:
     """Shape of a new adapter."""
 
+    method: str = "bolid"  # or a compared one: bolid.baselines.body_methods
     body_channels: tuple[int, ...] = (80, 96, 128)  # BodyNet's per level
     body_blocks: int = 1  # BodyNet's residual blocks per level
     token_dim: int = 96  # width of identity and image tokens
@@ -207,9 +209,19 @@ def posed(inputs: AdapterInputs) -> Tensor:
 
 
 def open_adapter(options: DiffusionOptions, unet: Any, base: FrozenBase) -> BoLIDAdapter:
-    """The adapter of `options.adapter`, or a new one that fits the UNet."""
+    """The adapter of `options.adapter`, or a new one of `options.method` that fits the UNet."""
     if options.adapter is not None:
         return read_adapter(options.adapter, unet)
+    if options.method != "bolid":
+        return BodyAdapter.for_method(
+            options.method,
+            unet,
+            base.require("image_encoder").config,
+            token_dim=options.token_dim,
+            body_channels=options.body_channels,
+            body_blocks=options.body_blocks,
+            tokens_per_part=options.tokens_per_part,
+        )
     return BoLIDAdapter.for_unet(
         unet,
         vision_dim=base.vision_dim,
