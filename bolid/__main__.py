@@ -100,7 +100,8 @@ def _add_push(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", help="folder of a BoLID model")
     add("repository", metavar="NAME/REPO", help="repository on the Hub; made where it is missing")
-    add("--card", metavar="CARD.md", help="model card, for example model_card.md (default: a stub)")
+    add("--card", metavar="CARD.md",
+        help="model card (default: MODEL/README.md, or model_card.md beside models/, or a stub)")  # fmt: skip
     add("--private", action="store_true", help="make a new repository private")
     add("--variant", metavar="NAME", help="name part of the weights' files, for example fp16")
     add("--max-shard-size", metavar="SIZE", help="split larger weights, for example 2GB")
@@ -267,14 +268,22 @@ def export(options: argparse.Namespace) -> int:
 
 def push(options: argparse.Namespace) -> int:
     """Upload a model to the Hub."""
-    pipe = load(find_model(options.model), "cpu")
+    model = find_model(options.model)
+    card, pipe = options.card or card_of(Path(model)), load(model, "cpu")
     print(
         pipe.push_to_hub(
-            options.repository, card=options.card, private=options.private or None, variant=options.variant,
+            options.repository, card=card, private=options.private or None, variant=options.variant,
             max_shard_size=options.max_shard_size,
         )
     )  # fmt: skip
     return 0
+
+
+def card_of(model: Path) -> Path | None:
+    """The card that goes with a model's folder, where there is one."""
+    beside = model.resolve().parent
+    places = [model / "README.md", *([beside.parent / "model_card.md"] if beside.name == "models" else [])]
+    return next((place for place in places if place.is_file()), None)
 
 
 def doctor(options: argparse.Namespace) -> int:  # noqa: ARG001 - it has none

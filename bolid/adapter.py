@@ -21,7 +21,7 @@ from .attention import (
     require_attached,
 )
 from .body import BodyNet
-from .encoder import WHOLE, IdentityResampler, ImageResampler
+from .encoder import WHOLE, IdentityResampler, ImageResampler, Look
 
 
 @dataclass(frozen=True)
@@ -179,12 +179,12 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
 
         Args:
             options: arguments of the class. Not given, `token_dim` is the UNet's text width,
-                `latent_channels` its input channels, `body_channels` a third of its channels (rounded to 8).
+                `latent_channels` its output channels, `body_channels` a third of its channels (rounded to 8).
         """
         found = cross_attentions(unet)
         config: Any = unet.config
         widths = [max(8, round(width / 3 / 8) * 8) for width in config.block_out_channels]
-        settings: dict[str, Any] = {"latent_channels": config.in_channels, "body_channels": tuple(widths)}
+        settings: dict[str, Any] = {"latent_channels": config.out_channels, "body_channels": tuple(widths)}
         first = next(iter(found.values()))
         settings["token_dim"] = _linear(first.to_k).in_features
         deepest = len(config.block_out_channels) - 1
@@ -242,6 +242,11 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
     def sees_whole(self) -> bool:
         """Whether the adapter knows the whole person instead of its parts."""
         return len(self.resampler.tokens) == 1
+
+    @property
+    def look(self) -> Look:
+        """How references are to be looked at for `encode_identity`."""
+        return Look(self.sees_whole, self.config.class_token)
 
     def encode_image(self, patches: Tensor) -> Tensor:
         """Patches of the image prompt [B, L, D] → tokens [B, M, C].

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -80,15 +81,34 @@ class Conditions:
         rows: batch size B that all tensors have; under guidance the two halves together (`Conditions.cat`).
         groups: identity tokens, image-prompt tokens, one group per further person.
         body: layer name → [B, HW, C], b · W_l f_l.
+        guided: the first half of the rows is guidance's negative one.
     """
 
     rows: int
     groups: tuple[TokenGroup, ...] = ()
     body: dict[str, Tensor] = field(default_factory=dict)
+    guided: bool = False
 
     def kwargs(self) -> dict[str, Conditions]:
         """The `cross_attention_kwargs` of a UNet or of a stock pipeline."""
         return {KEY: self}
+
+    @cached_property
+    def positive(self) -> Conditions:
+        """The second half alone, for the steps after a callback has ended guidance."""
+        half = self.rows // 2
+        return replace(self.map(lambda tensor: tensor[half:]), rows=half, guided=False)
+
+    def for_rows(self, rows: int) -> Conditions:
+        """What a UNet of that many rows gets. Raises ValueError if these conditions are for others."""
+        if self.guided and 2 * rows == self.rows:
+            return self.positive
+        if self.rows != rows:
+            raise ValueError(
+                f"The conditions are for {self.rows} rows, the UNet runs with {rows}: stack both halves "
+                "under guidance, Conditions.cat(negative, positive); repeat() them per picture."
+            )
+        return self
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Conditions:
         """Applies `function` to every tensor; the first axis of each is the batch."""
@@ -121,7 +141,12 @@ class Conditions:
         body = dict(self.body)
         for name, residual in other.body.items():
             body[name] = body[name] + residual if name in body else residual
-        return Conditions(self.rows, self.groups + other.groups, body)
+        return Conditions(self.rows, self.groups + other.groups, body, self.guided and other.guided)
+
+    @staticmethod
+    def guidance(negative: Conditions, positive: Conditions) -> Conditions:
+        """Both halves of guidance. Raises as `cat`."""
+        return replace(Conditions.cat(negative, positive), guided=True)
 
     @staticmethod
     def cat(*parts: Conditions) -> Conditions:
@@ -262,7 +287,7 @@ class IdentityAttnProcessor:
         query = _heads(attn, attn.to_q(hidden_states), attn.norm_q)
         hidden_states = self._text(attn, query, hidden_states, encoder_hidden_states, attention_mask)
         if ip_hidden_states is not None:
-            _check_rows(ip_hidden_states, query.shape[0])
+            ip_hidden_states = ip_hidden_states.for_rows(query.shape[0])
             for group in ip_hidden_states.groups:
                 hidden_states = group.join(hidden_states, query, self.layer)
         hidden_states = hidden_states.transpose(1, 2).flatten(2).to(query.dtype)  # [B, HW, heads · d]
@@ -302,14 +327,6 @@ def _heads(attn: Attention, projected: Tensor, norm: nn.Module | None) -> Tensor
         1, 2
     )
     return split if norm is None else norm(split)
-
-
-def _check_rows(conditions: Conditions, rows: int) -> None:
-    if conditions.rows != rows:
-        raise ValueError(
-            f"The conditions are for {conditions.rows} rows, the UNet runs with {rows}: "
-            "stack both halves under guidance, Conditions.cat(negative, positive); repeat() them per picture."
-        )
 
 
 def _add_body(hidden_states: Tensor, body: Tensor) -> Tensor:

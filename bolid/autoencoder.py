@@ -2,7 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -189,3 +189,24 @@ class AvatarAutoencoder(ModelMixin, ConfigMixin):
         post.weight.mul_(std)
         quant.bias.sub_(mean).div_(std)
         quant.weight.div_(std)
+
+
+def encode_latents(vae: Any, pixels: Tensor) -> Tensor:
+    """Latents [B, C, H/8, W/8] of pictures [B, 3, H, W] in [-1, 1], shifted and scaled as the UNet has them.
+
+    vae: this autoencoder, or any of diffusers. One that overflows in half precision (SDXL's own says so by
+    `force_upcast`) encodes in float32 and is put back afterwards, as the stock pipelines do; the latents have
+    its type.
+    """
+    dtype = vae.dtype
+    upcast = dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
+    if upcast:
+        vae.to(torch.float32)
+    try:
+        encoded = vae.encode(pixels.to(vae.dtype))
+        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+    finally:
+        if upcast:
+            vae.to(dtype)
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    return ((latents - shift) * vae.config.scaling_factor).to(dtype)

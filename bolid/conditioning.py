@@ -15,9 +15,9 @@ import bolid.inputs as inputs
 from bolid.adapter import AdapterInputs
 from bolid.appearance import appearance_map
 from bolid.attention import Conditions
-from bolid.autoencoder import AvatarAutoencoder
+from bolid.autoencoder import AvatarAutoencoder, encode_latents
 from bolid.body import pack_appearance
-from bolid.encoder import WHOLE, crop_parts, crop_person, part_patches
+from bolid.encoder import WHOLE, Look
 from bolid.identity import Identity
 from bolid.pictures import PictureSource, load_picture
 from bolid.pose import retarget, skeleton_map
@@ -130,9 +130,9 @@ class ConditioningMixin:
         adapter, size = self.adapter, self.image_encoder.config.image_size
         image, labels = _pixels([found.image]), torch.from_numpy(found.parts.copy())[None]
         folded = whole and not adapter.sees_whole  # the stock reading of an adapter that knows parts
-        crop = crop_person if whole or adapter.sees_whole else crop_parts
-        crops, present = crop(image, labels, size=size)
-        patches = self._patches(crops, adapter.config.class_token or folded)
+        look = Look(whole=True, class_token=True) if folded else adapter.look
+        crops, present = look.crops(image, labels, size)
+        patches = self._states(look, crops)
         present = present.to(patches.device)
         if not folded:
             tokens, token_present = adapter.encode_identity(patches, present)
@@ -146,15 +146,14 @@ class ConditioningMixin:
         features = features or self.face.features_of(found.image, self.estimator, self._execution_device)
         return None if features is None else self.face.tokens(features)[0].to(self._execution_device)
 
-    def _patches(self, pictures: Tensor, class_token: bool = False) -> Tensor:
-        """[..., 3, S, S] in [-1, 1] -> [..., L, D] in the adapter's type, normalised as this vision encoder
-        wants.
+    def _states(self, look: Look, pictures: Tensor) -> Tensor:
+        """[B, K, 3, S, S] or [B, 3, S, S] in [-1, 1] -> [..., L, D] in the adapter's type, normalised as this
+        vision encoder wants.
         """
         processor = self.feature_extractor
         statistics = (None, None) if processor is None else (processor.image_mean, processor.image_std)
-        pictures = pictures.to(self._execution_device)
-        patches = part_patches(self.image_encoder, pictures, *statistics, class_token=class_token)
-        return patches.to(self.adapter.dtype)
+        states = look.states(self.image_encoder, pictures.to(self._execution_device), *statistics)
+        return states.to(self.adapter.dtype)
 
     def plan(self, request: Request) -> Plan:
         """The request with people encoded and poses in place. Raises ValueError as `encode_identity`."""
@@ -233,7 +232,7 @@ class ConditioningMixin:
                 whole = _pixels([np.asarray(image)])
                 # squeezed to the encoder's square, as in training: nothing is cut off
                 pixels[row] = functional.interpolate(whole, (size, size), mode="bilinear", antialias=True)[0]
-        tokens = self.adapter.encode_image(self._patches(pixels))
+        tokens = self.adapter.encode_image(self._states(Look(), pixels))
         given = [0.0 if picture is None else request.image_strength for picture in request.pictures]
         return {"image_tokens": tokens, "image_strength": torch.tensor(given, device=tokens.device)}
 
@@ -264,10 +263,8 @@ class ConditioningMixin:
         """Appearance maps [B, 4, H, W] -> BodyNet's input [B, L + 1, H/8, W/8]; empty maps are zeros
         there.
         """
-        encoded = self.vae.encode(maps[:, :3].to(self._execution_device, self.vae.dtype))
-        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-        shifted = latents - (getattr(self.vae.config, "shift_factor", None) or 0.0)
-        return pack_appearance(shifted * self.vae.config.scaling_factor, maps[:, 3:].to(latents.device))
+        latents = encode_latents(self.vae, maps[:, :3].to(self._execution_device))
+        return pack_appearance(latents, maps[:, 3:].to(latents.device))
 
     def conditions(self, given: AdapterInputs, per_row: int, guided: bool) -> Conditions:
         """What the UNet's cross-attentions get: each row `per_row` times, under guidance the negative half
@@ -277,7 +274,7 @@ class ConditioningMixin:
         conditions = self.adapter.conditions(given).repeat(per_row)
         if guided:
             negative = self.adapter.conditions(given.negative()).repeat(per_row)
-            conditions = Conditions.cat(negative, conditions)
+            conditions = Conditions.guidance(negative, conditions)
         return conditions.to(self._execution_device, self.unet.dtype)
 
     def conditions_for(self, plan: Plan, per_row: int, guided: bool) -> Conditions | None:
@@ -318,9 +315,14 @@ class ConditioningMixin:
         height, width = (side // self.vae_scale_factor for side in plan.request.size)
         poses = np.stack([np.zeros((18, 3)) if pose is None else pose for pose in plan.poses])
         region = head_regions(poses, height, width).to(tokens)
-        halves = [torch.zeros_like(strength), strength] if guided else [strength]
-        made = [self.face.face_conditions(tokens, each).within(region).repeat(per_row) for each in halves]
-        return Conditions.cat(*made).to(self._execution_device, self.unet.dtype)
+
+        def half(each: Tensor) -> Conditions:
+            return self.face.face_conditions(tokens, each).within(region).repeat(per_row)
+
+        made = half(strength)
+        if guided:
+            made = Conditions.guidance(half(torch.zeros_like(strength)), made)
+        return made.to(self._execution_device, self.unet.dtype)
 
 
 def shown_references(request: Request, people: list[Identity] | None, row: int) -> list[Reference]:

@@ -27,6 +27,7 @@ from bolid.estimators.choice import PHOTO_TASKS, automatic, best_present, mini_f
 CORE = ("torch", "diffusers", "transformers", "huggingface_hub", "accelerate", "safetensors", "datasets")
 EXTRAS = {  # package -> what it is for
     "gradio": "the Space (app.py)",
+    "scipy": "ViTPose key-points; Mask2Former, MaskFormer and OneFormer parts",
     "controlnet_aux": "OpenPose and DWPose key-points",
     "insightface": "face embeddings (non-commercial models)",
     "onnxruntime": "insightface's models",

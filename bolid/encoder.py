@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +87,7 @@ def part_patches(
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
     class_token: bool = False,
+    layers: tuple[int, ...] = (-2,),
 ) -> Tensor:
     """Patches of a frozen vision encoder, from its last layer but one.
 
@@ -94,9 +97,10 @@ def part_patches(
         mean, std: per-channel statistics of pictures in [0, 1], as public CLIP models want them; None hands
             over [-1, 1] as it is, the convention of bolid-mini.
         class_token: keep the class token in front of the patches, as stock IP-Adapter pipelines do.
+        layers: whose states, of `hidden_states`; several are joined along the width.
 
     Returns:
-        [..., L, D].
+        [..., L, D], D times the number of layers.
     """
     pixels = crops.flatten(0, -4)
     if mean is not None and std is not None:
@@ -104,8 +108,46 @@ def part_patches(
         pixels = (pixels / 2 + 0.5 - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)
     states = vision(pixel_values=pixels.to(vision.dtype), output_hidden_states=True).hidden_states
     assert states is not None
-    kept = states[-2] if class_token else states[-2][:, 1:]
+    joined = torch.cat([states[layer] for layer in layers], dim=-1)
+    kept = joined if class_token else joined[:, 1:]
     return kept.unflatten(0, crops.shape[:-3])
+
+
+@dataclass(frozen=True)
+class Look:
+    """How an adapter looks at a reference: what of the frozen vision encoder's states it gets.
+
+    Args:
+        whole: one crop of the person instead of one per part.
+        class_token, layers: as of `part_patches`.
+        recognition: with `whole`, a row before the others: the four parts' class tokens of the last layer,
+            which tell attributes of a part, side by side and filled up with zeros. What the recognition
+            embedding of a face is to InstantID and PuLID, for the body.
+    """
+
+    whole: bool = False
+    class_token: bool = False
+    layers: tuple[int, ...] = (-2,)
+    recognition: bool = False
+
+    def crops(self, image: Tensor, parts: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """Crops [B, K, 3, size, size] for `states`, and present [B, 4] or, of the whole person, [B, 1]."""
+        if not self.whole:
+            return crop_parts(image, parts, size)
+        crops, present = crop_person(image, parts, size)
+        if self.recognition:
+            crops = torch.cat([crops, crop_parts(image, parts, size)[0]], dim=1)
+        return crops, present
+
+    def states(self, vision: CLIPVisionModel, crops: Tensor, mean: Any = None, std: Any = None) -> Tensor:
+        """[B, 4, L, D], or of the whole person [B, 1, L, D]; rows are filled up to the widest one's D."""
+        if not self.recognition:
+            return part_patches(vision, crops, mean, std, self.class_token, self.layers)
+        whole = part_patches(vision, crops[:, :1], mean, std, self.class_token, self.layers)
+        row = part_patches(vision, crops[:, 1:], mean, std, True, (-1,))[:, :, 0].flatten(1)  # [B, 4 · D]
+        width = max(row.shape[-1], whole.shape[-1])
+        row, whole = (F.pad(each, (0, width - each.shape[-1])) for each in (row, whole))
+        return torch.cat([row[:, None, None], whole], dim=2)
 
 
 class PerceiverAttention(nn.Module):
@@ -176,8 +218,8 @@ class Resampler(nn.Module):
     @property
     def part_ids(self) -> Tensor:
         """Part index of each token, int64 [N]."""
-        counts = torch.tensor(self.tokens, device=self.latents.device)
-        return torch.repeat_interleave(torch.arange(len(self.tokens), device=counts.device), counts)
+        ids = [part for part, count in enumerate(self.tokens) for _ in range(count)]
+        return torch.tensor(ids, device=self.latents.device)
 
     def forward(self, patches: Tensor) -> Tensor:
         """patches [B, parts, L, D] → tokens [B, N, token_dim], grouped by part in order (`part_ids`).

@@ -136,6 +136,7 @@ class Reading:
     body: np.ndarray  # float32 [N, E], unit length
     head: np.ndarray  # float32 [N, E], unit length
     features: np.ndarray  # float32 [N, D], for FID-mini and KID-mini
+    face: np.ndarray | None = None  # bool [N], whether a face is seen; None: not looked for
 
 
 class AppearanceEvaluator(ModelMixin, ConfigMixin):

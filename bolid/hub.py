@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +115,20 @@ def card_text(card: str | os.PathLike[str] | None, name: str) -> str:
     return Path(card).read_text()
 
 
+def copy_shown(card: str | os.PathLike[str] | None, folder: str | os.PathLike[str]) -> None:
+    """Copy the files that a card shows or links to beside it, so that the repository has its pictures too."""
+    if card is None:
+        return
+    home = Path(card).resolve().parent
+    text = Path(card).read_text()
+    for name in re.findall(r"\]\(([^)\s]+)\)|^\s*url:\s*(\S+)", text, flags=re.MULTILINE):
+        source = (home / (name[0] or name[1])).resolve()
+        if source.is_file() and source.is_relative_to(home):
+            target = Path(folder) / source.relative_to(home)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+
 def push(save: Callable[[Path], None], repo_id: str, **options: Any) -> str:
     """Make the repository where it is missing, write it into a temporary folder, upload that in one commit.
 
@@ -164,7 +180,8 @@ class HubMixin:
     ) -> str:
         """Upload the whole pipeline, as safetensors, with a card, for both readers (see `bolid.hub`).
 
-        card: a Markdown file, for example model_card.md; None writes a stub that says what is missing.
+        card: a Markdown file, for example model_card.md, uploaded with the pictures and files beside it that
+            it shows; None writes a stub that says what is missing.
         variant: name part of the weights' files ("fp16"); max_shard_size: as of `save_pretrained`.
         options: private, token, commit_message, create_pr.
         Returns the commit's address. Raises ValueError for a card that does not exist.
@@ -174,6 +191,7 @@ class HubMixin:
         def save(folder: Path) -> None:
             self.save_pretrained(folder, variant=variant, max_shard_size=max_shard_size)
             write_hub_layout(folder, text)
+            copy_shown(card, folder)
 
         return push(save, repo_id, **options)
 
@@ -189,5 +207,6 @@ class HubMixin:
         def save(folder: Path) -> None:
             self.save_bolid_adapter(folder)
             (folder / "README.md").write_text(text)
+            copy_shown(card, folder)
 
         return push(save, repo_id, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -194,20 +194,21 @@ def listening(conditions: Conditions, heard: dict[str, Tensor], layers: Collecti
     The ear is one more token group that adds 0: nothing is kept on the UNet or its processors, so calls do
     not see each other, and the prediction is that of `conditions`.
     """
-    ear = _Ear({}, {}, torch.zeros(conditions.rows, 0), heard=heard, layers=frozenset(layers))
+    ear = _Ear({}, {}, torch.zeros(conditions.rows, 0), hear=heard.__setitem__, layers=frozenset(layers))
     return replace(conditions, groups=(*conditions.groups, ear))
 
 
 @dataclass(frozen=True)
 class _Ear(TokenGroup):
-    """A token group without tokens that hears the queries."""
+    """A token group without tokens that hands every query to `hear`: no dictionary of its own, for sharded
+    blocks get a copy of all containers among their arguments."""
 
-    heard: dict[str, Tensor] = field(default_factory=dict)
+    hear: Callable[[str, Tensor], None] = lambda _layer, _query: None
     layers: frozenset[str] = frozenset()
 
     def attend(self, query: Tensor, layer: str) -> Tensor:
         if layer in self.layers:
-            self.heard[layer] = query
+            self.hear(layer, query)
         return query.new_zeros(())
 
     def map(self, function: Callable[[Tensor], Tensor]) -> TokenGroup:  # noqa: ARG002 - it has no tensors

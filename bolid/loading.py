@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import CLIPImageProcessor
 
 from bolid.adapter import BoLIDAdapter
 from bolid.attention import cross_attentions
 from bolid.estimator import PersonEstimator
 from bolid.estimators.photo import PhotoEstimator  # also makes it known to diffusers' loader
+from bolid.hub import MODULES
 
-ADAPTER_FOLDERS = ("adapter", "image_encoder", "estimator")  # what `save_bolid_adapter` writes
+ADAPTERS = {"BoLIDAdapter": "bolid.adapter", "BodyAdapter": "bolid.baselines.body"}  # class -> its module
+# What `save_bolid_adapter` writes: the components that are not the base's.
+ADAPTER_FOLDERS = ("adapter", "image_encoder", "feature_extractor", "estimator", "face")
 
 
 class LoadingMixin:
@@ -41,7 +46,9 @@ class LoadingMixin:
         kwargs.setdefault("use_safetensors", True)
         if "torch_dtype" not in kwargs:
             kwargs.setdefault("dtype", torch.float32)
-        family = _family(source, _read_index(cls, source, kwargs), cls)
+        index = _read_index(cls, source, kwargs)
+        family = _family(source, index, cls)
+        _make_known(index)
         stock: Any = super(LoadingMixin, family)  # the diffusers class that `family` mixes this into
         try:
             return stock.from_pretrained(source, **kwargs)
@@ -68,12 +75,12 @@ class LoadingMixin:
         return stock.from_pipe(pipeline, **(shared | kwargs))
 
     def load_bolid_adapter(self, source: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Add an adapter to a plain base: the folders `adapter`, and `image_encoder` and `estimator` where
-        there.
+        """Add an adapter to a plain base, and of `ADAPTER_FOLDERS` what else is there.
 
         source: a local folder as written by `save_bolid_adapter`, or a repository of
         `push_bolid_adapter_to_hub`; kwargs go to each `from_pretrained` (dtype, ...).
-        Raises ValueError when the folder holds no adapter or one for another UNet.
+        Raises ValueError when the folder holds no adapter, or one for another UNet or vision encoder; then
+        the pipeline stays as it was.
         """
         folder = _adapter_folder(source)
         if not (folder / "adapter" / "config.json").is_file():
@@ -81,20 +88,22 @@ class LoadingMixin:
                 f"{str(folder)!r} holds no adapter/config.json; give a folder of save_bolid_adapter"
             )
         kwargs.setdefault("dtype", self.unet.dtype)
-        loaded: dict[str, Any] = {"adapter": BoLIDAdapter.from_pretrained(folder / "adapter", **kwargs)}
-        if (folder / "image_encoder").is_dir():
-            place = folder / "image_encoder"
-            loaded["image_encoder"] = vision_class(place).from_pretrained(place, **kwargs)
-        if (folder / "estimator").is_dir():
-            loaded["estimator"] = _estimator_class(folder).from_pretrained(folder / "estimator", **kwargs)
-        for name, component in loaded.items():
-            loaded[name] = component.to(self.unet.device).eval()
+        loaded: dict[str, Any] = {}
+        for name in ADAPTER_FOLDERS:
+            place = folder / name
+            if name == "feature_extractor" and place.is_dir():
+                loaded[name] = CLIPImageProcessor.from_pretrained(place)
+            elif place.is_dir():
+                loaded[name] = _class_of(place).from_pretrained(place, **kwargs).to(self.unet.device).eval()
         require_fit(loaded["adapter"], self.unet)
+        require_vision(loaded["adapter"], loaded.get("image_encoder", getattr(self, "image_encoder", None)))
         loaded["adapter"].attach(self.unet)
         self.register_modules(**loaded)
 
     def save_bolid_adapter(self, folder: str | os.PathLike[str]) -> None:
-        """Write adapter, image encoder and estimator, without the base, for `load_bolid_adapter`."""
+        """Write the adapter and what belongs to it (`ADAPTER_FOLDERS`) without the base, for
+        `load_bolid_adapter`: safetensors by layer name, and a config beside.
+        """
         self._require("adapter")
         for name in ADAPTER_FOLDERS:
             component = getattr(self, name, None)
@@ -102,10 +111,10 @@ class LoadingMixin:
                 component.save_pretrained(Path(folder) / name)
 
     def unload_bolid_adapter(self) -> None:
-        """Back to the plain base: stock processors, no adapter."""
+        """Back to the plain base: stock processors, and none of the parts that came with the adapter."""
         if self.adapter is not None:
             self.adapter.detach(self.unet)
-        self.register_modules(adapter=None)
+        self.register_modules(adapter=None, image_encoder=None, estimator=None, face=None)
 
 
 def _adapter_folder(source: str | os.PathLike[str]) -> Path:
@@ -138,6 +147,16 @@ def require_fit(adapter: BoLIDAdapter, unet: Any) -> None:
             )
 
 
+def require_vision(adapter: BoLIDAdapter, image_encoder: Any) -> None:
+    """Raises ValueError where the vision encoder gives patches of another width than the adapter takes."""
+    wanted = adapter.config.vision_dim
+    if image_encoder is not None and image_encoder.config.hidden_size != wanted:
+        raise ValueError(
+            f"the adapter was made for a vision encoder with patches of {wanted}, the pipeline's gives "
+            f"{image_encoder.config.hidden_size}; load the adapter from a folder with its own image_encoder"
+        )
+
+
 def _read_index(cls: Any, source: str, options: dict[str, Any]) -> dict[str, Any]:
     """model_index.json of a folder or a Hub repository. Raises ValueError when there is none."""
     if Path(source).is_dir() and not (Path(source) / cls.config_name).is_file():
@@ -168,6 +187,21 @@ def _family(source: str, index: dict[str, Any], asked: type) -> Any:
     return asked if issubclass(asked, family) else family
 
 
+def adapter_class(folder: Path) -> Any:
+    """The class whose config lies in an adapter's folder: BoLID's own, or a compared method's."""
+    config: Any = BoLIDAdapter.load_config(folder)
+    name = config.get("_class_name", BoLIDAdapter.__name__)
+    module = ADAPTERS.get(str(name), BoLIDAdapter.__module__)
+    return getattr(importlib.import_module(module), str(name), BoLIDAdapter)
+
+
+def _make_known(index: dict[str, Any]) -> None:
+    """Imports the package's own modules that a repository names, where diffusers' loader looks for them."""
+    for entry in index.values():
+        if isinstance(entry, list | tuple) and entry and entry[0] in ADAPTERS.values():
+            importlib.import_module(entry[0])
+
+
 def vision_class(folder: Path) -> Any:
     """The class of a vision encoder's folder: CLIP, with its projection where it has one."""
     from transformers import AutoConfig, CLIPVisionModel, CLIPVisionModelWithProjection
@@ -176,7 +210,13 @@ def vision_class(folder: Path) -> Any:
     return CLIPVisionModelWithProjection if "CLIPVisionModelWithProjection" in names else CLIPVisionModel
 
 
-def _estimator_class(folder: Path) -> Any:
-    """The class whose config lies in the folder: the mini network, or the names of public models."""
-    config: Any = PersonEstimator.load_config(folder / "estimator")
+def _class_of(folder: Path) -> Any:
+    """The class of one of an adapter's folders (an estimator: the mini network, or public models by name)."""
+    if folder.name == "image_encoder":
+        return vision_class(folder)
+    if folder.name == "face":
+        return importlib.import_module(MODULES["bolid_face"]).FaceAdapter
+    if folder.name == "adapter":
+        return adapter_class(folder)
+    config: Any = PersonEstimator.load_config(folder)
     return PhotoEstimator if config.get("_class_name") == PhotoEstimator.__name__ else PersonEstimator

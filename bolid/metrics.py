@@ -37,6 +37,9 @@ OKS_SIGMAS = np.array(
 )
 # Bones whose length against the torso's is a person's proportion (OpenPose indices).
 PROPORTION_BONES = ((2, 5), (8, 11), (2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (11, 12), (12, 13))
+OKS_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # COCO's
+NOSE, EYES = 0, (14, 15)  # OpenPose indices
+FID_SAMPLES = 2000  # from which FID needs no KID or interval beside it (peers' advice)
 RAW_RGB_MAX = math.sqrt(3 * 255**2)  # 441.7: distance of black and white
 
 
@@ -100,6 +103,23 @@ def oks(generated: np.ndarray, target: np.ndarray, size: tuple[int, int]) -> np.
     area = box_scale(target, size)[1][:, None]
     similarity = np.exp(-squared / (2 * area * (2 * OKS_SIGMAS) ** 2))
     return _masked_mean(similarity, target[..., 2] > 0.5)
+
+
+def oks_ap(similarity: np.ndarray) -> np.ndarray:
+    """OKS-AP of pictures of one person each, per picture, from `oks`' values [N]; its mean is the AP.
+
+    COCO's AP orders detections by their scores; here every picture has one person and one detection without
+    a score, so precision and recall at a threshold are both the share of pictures whose OKS reaches it. AP is
+    the mean of that share over COCO's thresholds .50, .55, ... .95. NaN stays NaN.
+    """
+    reached = (similarity[:, None] >= OKS_THRESHOLDS).mean(1)
+    return np.where(np.isfinite(similarity), reached, np.nan)
+
+
+def face_seen(keypoints: np.ndarray) -> np.ndarray:
+    """Whether a face is seen: nose and an eye visible in key-points [N, 18, 3] (third value above 0.5)."""
+    visible = keypoints[..., 2] > 0.5
+    return visible[:, NOSE] & (visible[:, EYES[0]] | visible[:, EYES[1]])
 
 
 def bone_ratio_error(generated: np.ndarray, target: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -210,11 +230,48 @@ def identification(
 
 
 def copy_paste(generated: np.ndarray, reference: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """How much nearer the picture lies to the reference than to the truth (features [N, D] each) -> [N].
+    """How much nearer the picture lies to the reference than to the truth (embeddings [N, D] each) -> [N].
 
-    cos(gen, ref) - cos(gen, truth) of features that see the pose: > 0 says the reference was pasted.
+    cos(gen, ref) - cos(gen, truth), the truth being another picture of the same person: above 0 the method
+    copies what is the reference's alone (its pose, light, crop), not what is the person's.
     """
     return id_similarity(generated, reference) - id_similarity(generated, truth)
+
+
+def standardised(features: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """`features` [N, D] in units of the truth's own spread: (f - mean) / std by column, of `truth` [M, D].
+
+    Raw activations have whatever scale their network gives them, and FID grows with its square, KID with its
+    sixth power; in these units both say how many spreads of the truth the pictures are off. A column that
+    hardly moves among the truths (below a thousandth of the median spread) counts with that spread.
+    """
+    mean, spread = truth.mean(0, dtype=np.float64), truth.std(0, dtype=np.float64)
+    least = 1e-3 * float(np.median(spread)) or 1.0
+    return (features - mean) / np.maximum(spread, least)
+
+
+def require_fid_samples(count: int, width: int) -> None:
+    """Raises ValueError for fewer pictures than the covariance of `width` features can bear.
+
+    FID's bias falls with N; below 2 N per feature (at most FID_SAMPLES, the usual advice) it says more of N
+    than of the pictures.
+    """
+    needed = min(FID_SAMPLES, 2 * width)
+    if count < needed:
+        raise ValueError(
+            f"{count} pictures are too few for FID with {width} features: at least {needed} are needed. "
+            "KID has no such bias: use that, or draw more pictures"
+        )
+
+
+def diversity(features: np.ndarray) -> np.ndarray:
+    """How much pictures of one pair differ over sampling seeds: [K, N, D] -> [N].
+
+    Mean distance ||f_a - f_b|| / sqrt(D) over all pairs of seeds; 0 where all are alike, NaN for one seed.
+    """
+    seeds, _, width = features.shape
+    gaps = [np.linalg.norm(features[a] - features[b], axis=-1) for a in range(seeds) for b in range(a)]
+    return np.mean(gaps, axis=0) / math.sqrt(width) if gaps else np.full(features.shape[1], np.nan)
 
 
 def fid(p: np.ndarray, q: np.ndarray) -> float:

@@ -127,22 +127,22 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
         request = make_request(asked, default, self.vae_scale_factor)
         self._known_arguments(kwargs, start)
         per_row = inputs.count(num_images_per_prompt, "num_images_per_prompt")
-        steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
-        guidance = self.config.default_guidance_scale if guidance_scale is None else guidance_scale
         if callback_on_step_end is not None:
             kwargs["callback_on_step_end"] = callback_on_step_end
-        return self._run(
-            request,
-            start,
-            per_row,
-            prompt=inputs.text_rows(prompt, request.rows),
-            negative_prompt=inputs.text_rows(negative_prompt, request.rows, isinstance(prompt, list)),
-            num_inference_steps=inputs.count(steps, "num_inference_steps"),
-            guidance_scale=inputs.number(guidance, "guidance_scale"),
-            generator=inputs.generators(generator, request.rows, per_row),
-            output_type=output_type,
-            **kwargs,
-        )
+        texts = inputs.text_rows(negative_prompt, request.rows, isinstance(prompt, list))
+        kwargs |= {"prompt": inputs.text_rows(prompt, request.rows), "negative_prompt": texts}
+        kwargs |= self._steps(num_inference_steps, guidance_scale)
+        kwargs["generator"] = inputs.generators(generator, request.rows, per_row)
+        return self._run(request, start, per_row, output_type=output_type, **kwargs)
+
+    def _steps(self, steps: int | None, guidance: float | None) -> dict[str, Any]:
+        """How many steps and how much guidance: the call's, or the model's own. Raises ValueError."""
+        steps = self.config.default_steps if steps is None else steps
+        guidance = self.config.default_guidance_scale if guidance is None else guidance
+        return {
+            "num_inference_steps": inputs.count(steps, "num_inference_steps"),
+            "guidance_scale": inputs.number(guidance, "guidance_scale"),
+        }
 
     def _known_arguments(self, kwargs: dict[str, Any], start: Start) -> None:
         """Raises ValueError for an argument that neither this call nor the stock one it comes to knows."""

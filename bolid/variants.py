@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import bolid.inputs as inputs
+from bolid.autoencoder import encode_latents
 from bolid.pictures import load_picture
 from bolid.request import Request
 
@@ -139,7 +140,9 @@ def draw(
     masks = None if start.masks is None else start.rows_of(start.masks, "mask_image", rows, size)
     if task == "inpaint" and pipe.unet.config.in_channels not in STOCK_INPAINT:
         task = "image"
-        then = kwargs.get("callback_on_step_end")
+        then, seen = kwargs.get("callback_on_step_end"), "callback_on_step_end_tensor_inputs"
+        wanted = kwargs.get(seen) or getattr(then, "tensor_inputs", [])
+        kwargs[seen] = list(dict.fromkeys(["latents", *wanted]))
         shown, hidden = (
             [each for each in some for _ in range(per_row)] for some in (pictures or [], masks or [])
         )
@@ -186,13 +189,12 @@ class Keeping:
         return values if self.then is None else self.then(run, step, time, values)
 
     def _prepare(self, run: Any, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        pixels = run.image_processor.preprocess(list(self.pictures)).to(latents)
-        encoded = run.vae.encode(pixels)
-        original = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        pixels = run.image_processor.preprocess(list(self.pictures)).to(latents.device)
+        original = encode_latents(run.vae, pixels).to(latents)
         noise = [torch.randn(latents.shape[1:], generator=self._generator(i)) for i in range(len(latents))]
         grey = torch.from_numpy(np.stack([np.asarray(mask.convert("L")) for mask in self.masks])) / 255
         mask = functional.interpolate(grey[:, None], latents.shape[-2:], mode="area").round()
-        return original * run.vae.config.scaling_factor, torch.stack(noise).to(latents), mask.to(latents)
+        return original, torch.stack(noise).to(latents), mask.to(latents)
 
     def _generator(self, index: int) -> torch.Generator | None:
         if self.generators is None:

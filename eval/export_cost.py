@@ -1,6 +1,6 @@
 """What the file of `python -m bolid export --format ip-adapter-plus` costs: tokens alone, by part or whole.
 
-    python eval/export_cost.py --count 64 --output runs/export-cost.md
+    python eval/export_cost.py --count 64 --output runs/export-cost.md --update model_card.md
 
 The exported file holds tokens only, and of an adapter that knows parts one reading over the whole person,
 which was not trained. Pictures of held-out pairs are drawn without a pose from: text alone; the adapter's own
@@ -12,19 +12,25 @@ Text names pose, view and scene, not the person. Figures are by the mini evaluat
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bolid.encoder import crop_person
+from bolid.evaluation.networks import Evaluators
 from bolid.evaluation.pairs import Pairs, held_out_pairs
-from bolid.evaluation.scores import Evaluators, score
+from bolid.evaluation.provenance import weights_hash
+from bolid.evaluation.report import fill
+from bolid.evaluation.scores import score
 from bolid.pose import PARTS, Pose, known
 
 ERRORS = tuple(f"error_{part}" for part in PARTS)  # mean RGB distance inside the truth's part
 FIGURES = ("attributes", "identified_by_body", "scene", *ERRORS)
 BATCH = 16  # pictures drawn at once
+MARKERS = ("<!-- export cost -->", "<!-- /export cost -->")  # of the model card
 
 
 def rows_of(pipe: Any, references: list[Any]) -> dict[str, dict[str, Any]]:
@@ -53,7 +59,7 @@ def crop_of(pipe: Any, found: Any) -> np.ndarray:
     return ((crop[0, 0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
 
 
-def drawn(pipe: Any, pairs: Pairs, chunk: slice, asked: dict[str, Any], steps: int) -> np.ndarray:
+def drawn(pipe: Any, pairs: Pairs, chunk: slice, asked: dict[str, Any], steps: int | None) -> np.ndarray:
     """Pictures uint8 [n, H, W, 3] of a chunk; every row draws from the same noise."""
     asked = dict(asked)
     numbers = range(*chunk.indices(len(pairs)))
@@ -66,7 +72,9 @@ def drawn(pipe: Any, pairs: Pairs, chunk: slice, asked: dict[str, Any], steps: i
     return np.round(images.clip(0, 1) * 255).astype(np.uint8)
 
 
-def measure(pipe: Any, evaluators: Evaluators, pairs: Pairs, steps: int) -> dict[str, dict[str, float]]:
+def measure(
+    pipe: Any, evaluators: Evaluators, pairs: Pairs, steps: int | None
+) -> dict[str, dict[str, float]]:
     """Row -> figure -> mean over the pairs whose reference shows a person."""
     found: list[Any] = []
     for picture in pairs.reference:
@@ -101,7 +109,8 @@ def main() -> None:
     )
     parser.add_argument("--model", default="models/bolid-mini")
     parser.add_argument("--count", type=int, default=64, help="held-out pairs (default 64)")
-    parser.add_argument("--steps", type=int, default=8, help="denoising steps (default 8)")
+    parser.add_argument("--steps", type=int, help="denoising steps (default: the model's own)")
+    parser.add_argument("--update", nargs="*", default=[], metavar="CARD.md", help="cards to fill")
     parser.add_argument("--output", required=True, metavar="FILE.md")
     options = parser.parse_args()
 
@@ -116,10 +125,15 @@ def main() -> None:
     )
     pairs = held_out_pairs(options.count, *pipe.picture_size, processes=1)
     table = measure(pipe, evaluators, pairs, options.steps)
-    command = f"`python eval/export_cost.py --count {options.count} --steps {options.steps}`"
-    text = markdown(table, f"{options.count} held-out pairs, seed = row, {options.model}; {command}.")
+    note = (
+        f"{options.count} held-out pairs, seed = row, weights {weights_hash(options.model)}; "
+        f"`{shlex.join(['python', *sys.argv])}`."
+    )
+    text = markdown(table, note)
     Path(options.output).parent.mkdir(parents=True, exist_ok=True)
     Path(options.output).write_text(text)
+    for card in options.update:
+        fill(Path(card), text.strip(), MARKERS)
     print(text)
 
 

@@ -1,7 +1,13 @@
-"""Measure a model: `python eval/run.py --suite mini-quality --output runs/q [--quick] [--model DIR]`.
+"""Measure models, three ways:
+
+    python eval/run.py --models ip_adapter instantid pulid bolid --output DIR   # side by side, with a report
+    python eval/run.py --suite mini-quality --output DIR [--model DIR]          # one model and its gates
+    python eval/run.py --quick --output DIR                                     # no figure may fall back
 
 Writes results.json (every figure with its interval, command, config, seed, machine, weights), results.md and
-grid.jpg into the output folder.  A run that was stopped goes on where it was: drawn pictures are kept there.
+grid.jpg into the output folder; a comparison also plots and report.html.  A run that was stopped goes on
+where it was: what is drawn is kept there.  Exit codes: 0 done, 1 a guarded figure fell, 2 a mistake in the
+call.
 """
 
 from __future__ import annotations
@@ -20,13 +26,17 @@ import numpy as np
 import torch
 
 from bolid.evaluation.calls import DrawOptions, identities
+from bolid.evaluation.card import update_card
 from bolid.evaluation.cost import cost_gates
 from bolid.evaluation.drawing import DRAWERS, STRENGTHS, draw_row
 from bolid.evaluation.gates import gates, relative_to_truth
+from bolid.evaluation.guard import falls, read_reference, reference_of
+from bolid.evaluation.networks import Evaluators
 from bolid.evaluation.pairs import Pairs, held_out_pairs, pairs_fingerprint
 from bolid.evaluation.provenance import claim, load_evaluators, weights_hash
 from bolid.evaluation.report import card_figures, fill, grid, report, save_jpeg
-from bolid.evaluation.scores import Evaluators, score, summarise
+from bolid.evaluation.scores import score, summarise
+from bolid.evaluation.session import Options, compare
 
 ROOT = Path(__file__).resolve().parents[1]
 MAIN = ("truth", "reconstruction", "generated", "without_pose", "appearance_map", "base", "other_reference")
@@ -48,6 +58,9 @@ SUITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 PAIRS, QUICK_PAIRS = (1024, 256), (64, 32)  # of the main rows and of the sweeps
+GUARD = {"models": ("bolid",), "samples": 64, "seeds": 2, "runs": ""}  # of --quick: the shipped weights
+REFERENCE = ROOT / "eval" / "report" / "quick.json"
+SWEEP_KINDS = ("strength", "steps", "head")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -55,7 +68,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--suite", choices=sorted(SUITES), default="mini-quality")
+    parser.add_argument("--suite", choices=sorted(SUITES), help="one model (default mini-quality)")
     parser.add_argument(
         "--model", default=str(ROOT / "models" / "bolid-mini"), help="folder or Hub repository"
     )
@@ -76,9 +89,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=16, help="pairs a pipeline call")
     parser.add_argument("--processes", type=int, default=2, help="rendering processes")
     parser.add_argument("--update", nargs="*", default=[], help="Markdown files whose figures are replaced")
+    add_comparison(parser)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     options = parser.parse_args(arguments)
+    if options.suite and options.models:
+        parser.error("--suite measures one model, --models compares: give one of the two")
+    options.guard = options.quick and not options.suite and not options.models
+    options.suite = options.suite or "mini-quality"
     main_pairs, sweep_pairs = QUICK_PAIRS if options.quick else PAIRS
     options.pairs = main_pairs if options.pairs is None else options.pairs
     options.sweep_pairs = min(
@@ -89,6 +107,61 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             given = f"--{name.replace('_', '-')} {getattr(options, name)}"
             parser.error(f"{given}: at least 16 are needed, for identification among 16")
     return options
+
+
+def add_comparison(parser: argparse.ArgumentParser) -> None:
+    """The flags of a comparison."""
+    group, default = parser.add_argument_group("comparison"), Options((), "")
+    group.add_argument(
+        "--models", nargs="+", metavar="NAME", help="methods by name, folders or Hub ids of BoLID pipelines, "
+        "folders of pictures drawn elsewhere",
+    )  # fmt: skip
+    group.add_argument("--dataset", default=default.dataset, help="avatars, or what data.source may be")
+    group.add_argument("--split", default=default.split, help="of the dataset")
+    group.add_argument("--samples", type=int, default=default.samples, help="pictures of a row in all")
+    group.add_argument("--seeds", type=int, default=default.seeds, help="sampling seeds of each training")
+    group.add_argument("--sweeps", nargs="+", choices=SWEEP_KINDS, default=(), help="rows for plots, beside")
+    group.add_argument(
+        "--sweep-samples", type=int, default=default.sweep_samples, help="pictures of their rows"
+    )
+    group.add_argument("--networks", choices=("auto", "mini", "standard"), default=default.networks)
+    group.add_argument("--runs", default=default.runs, help="trainings lie in RUNS/METHOD/seed-*/export")
+    group.add_argument("--update-card", nargs="*", default=[], help="cards whose eval_results are replaced")
+    group.add_argument("--accept", action="store_true", help="with --quick: store this run as the reference")
+
+
+def comparison_options(options: argparse.Namespace) -> Options:
+    """What `session.compare` takes; `--quick` alone has its own sizes."""
+    names = ("output", "dataset", "split", "samples", "seeds", "sweep_samples", "networks", "evaluators",
+             "runs", "steps", "guidance", "seed", "batch_size", "processes", "device", "dtype")  # fmt: skip
+    given = {name: getattr(options, name) for name in names}
+    given |= {"models": tuple(options.models or ()), "sweeps": tuple(options.sweeps)}
+    given["shipped"] = options.model
+    return Options(**(given | (GUARD if options.guard else {})))
+
+
+def run_comparison(options: argparse.Namespace) -> int:
+    """`--models`, or the guard of `--quick`."""
+
+    def say(sentence: str) -> None:
+        print(f"eval/run.py: {sentence}", file=sys.stderr)
+
+    results = compare(comparison_options(options), about(options), say)
+    if results is None:
+        return 0
+    for card in options.update_card:
+        update_card(Path(card), results)
+    print((Path(options.output) / "results.md").read_text())
+    if not options.guard:
+        return 0
+    if options.accept:
+        REFERENCE.write_text(json.dumps(reference_of(results), indent=1) + "\n")
+        return 0
+    fallen = falls(results, read_reference(REFERENCE))
+    for sentence in fallen:
+        say(f"fell back: {sentence}")
+    print(f"{len(fallen)} figures fell back" if fallen else "no figure fell back")
+    return 1 if fallen else 0
 
 
 def load_pipeline(options: argparse.Namespace) -> Any:
@@ -109,26 +182,33 @@ def draw_settings(options: argparse.Namespace) -> dict[str, Any]:
     return kept | {"model": weights_hash(options.model), "avatars": pairs_fingerprint()}
 
 
-def signature(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
-    """What the figures stand on: command, settings, weights, versions, machine."""
+def about(options: argparse.Namespace) -> dict[str, Any]:
+    """Where the figures were made: command, versions, machine."""
     import diffusers
     import transformers
 
+    cuda = options.device.startswith("cuda")
     return {
         "command": shlex.join(["python", *sys.argv]),
+        "versions": {m.__name__: m.__version__ for m in (torch, diffusers, transformers, np)},
+        "machine": {
+            "platform": platform.platform(),
+            "processor": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def signature(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a suite's figures stand on: settings and weights beside `about`."""
+    return about(options) | {
         "suite": options.suite,
         "quick": options.quick,
         "settings": settings,
         "evaluators": {
             "folder": os.path.relpath(options.evaluators, ROOT),
             "weights": weights_hash(options.evaluators),
-        },
-        "versions": {m.__name__: m.__version__ for m in (torch, diffusers, transformers, np)},
-        "machine": {
-            "platform": platform.platform(),
-            "processor": torch.cuda.get_device_name() if options.device == "cuda" else platform.processor(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
         },
     }
 
@@ -182,6 +262,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     output = Path(options.output)
     try:
+        if options.guard or options.models:
+            return run_comparison(options)
         evaluators = load_evaluators(options.evaluators, options.device)
         pipe = load_pipeline(options)
         settings = draw_settings(options)

@@ -1,9 +1,12 @@
 """Helper of test_training_kills.py: trains in forked children, each killed by SIGKILL at a seeded moment.
 
+L_rec and L_id on the lightning branch with every condition dropped often, Muon, two micro-batches a step.
+
 `python tests/killed_training.py FOLDER`: a straight run in FOLDER/straight; then for every kill a run in
 FOLDER/<name> that is killed and resumed; writes one JSON line a run.
 """
 
+import dataclasses
 import io
 import json
 import os
@@ -14,37 +17,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from tiny_objective import SMALL, awaken, make_base, make_rows, save_loss_networks
 
+from bolid.losses import LossWeights
 from bolid.training import checkpoint, loop
 from bolid.training.config import TrainConfig
-from bolid.training.data import Rows
-from bolid.training.objectives.autoencoder import AutoencoderObjective, AutoencoderOptions
+from bolid.training.objectives.diffusion import DiffusionObjective
 
 STEPS = 9
-OPTIONS = AutoencoderOptions(4, (12, 12, 12, 12), (1, 1, 1), (1, 1, 1), crop=16)
-
-
-def rows() -> Rows:
-    rng = np.random.default_rng(0)
-    return Rows(
-        {
-            "image": rng.integers(0, 256, (12, 24, 16, 3), dtype=np.uint8),
-            "masks": rng.integers(0, 5, (12, 24, 16), dtype=np.uint8),
-        }
-    )
+DROPS = {"text_drop": 0.4, "identity_drop": 0.4, "map_drop": 0.4, "pose_drop": 0.4}
 
 
 def run(folder: Path, resume: bool) -> None:
     """A whole run; its last checkpoint is what is compared."""
     torch.manual_seed(1)
-    objective = AutoencoderObjective(OPTIONS)
+    networks = str(folder.parent / "networks")
+    options = dataclasses.replace(SMALL, weights=LossWeights(id=1), loss_networks=networks, **DROPS)
+    objective = DiffusionObjective(options, make_base())
+    awaken(objective.adapter)
+    objective.complete = lambda _folder: None  # the base is no folder that a pipeline could be made of
     config = TrainConfig(
         output_dir=str(folder),
         max_train_steps=STEPS,
         train_batch_size=2,
         gradient_accumulation_steps=2,
+        optimizer="muon",
         learning_rate=1e-2,
         lr_warmup_steps=3,
         mixed_precision="no",
@@ -52,7 +50,7 @@ def run(folder: Path, resume: bool) -> None:
         validation_steps=0,
         resume_from_checkpoint="latest" if resume else None,
     )
-    loop.train(config, objective, rows(), rows())
+    loop.train(config, objective, make_rows(make_base(), 10), make_rows(make_base(), 1))
 
 
 def in_child(work: Callable[[], None]) -> int:
@@ -125,6 +123,7 @@ def straight(folder: Path) -> None:
 
 
 def main(root: Path) -> None:
+    save_loss_networks(root / "networks")
     assert in_child(lambda: straight(root / "straight")) == 0
     total, drawn = int((root / "straight" / "calls").read_text()), random.Random(7)
     kills: dict[str, Callable[[], None]] = {"inside-a-save": killed_in_save(drawn.random())}

@@ -1,17 +1,20 @@
 """Files in the layout of official checkpoints, with numbers that can be made again anywhere.
 
-`tests/fixtures/official_*` were recorded by the original projects' own modules (IP-Adapter 62e4af9, InstantID
+`tests/fixtures/official_*` were recorded by the original projects' own code (IP-Adapter 62e4af9, InstantID
 2145b67, PuLID 1aa2fc7) filled with the same numbers: tables of keys and shapes, and what the modules answer.
+`tests/record_official.py` made them and compares them with clones of those projects.
 """
 
 import json
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderTiny, ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from PIL import Image
 from tiny_unets import COMMON, FAMILIES
 from torch import Tensor, nn
 
@@ -128,6 +131,57 @@ def tiny_features(layout: str) -> dict[str, Any]:
         "patches": numbers("patches", (2, PATCHES, VISION)),
         "levels": tuple(numbers(f"level{i}", (2, PATCHES, side)) for i in range(5)),
     }
+
+
+def real_features(layout: str) -> dict[str, Any]:
+    """Raw features of one person at the real sizes, of few patches."""
+    method, family = LAYOUTS[layout]
+    image = 768 if method.startswith("pulid") else 1280 if family == "sdxl" else 1024
+    return {
+        "face": numbers("real face", (1, 512)),
+        "image": numbers("real image", (1, image)),
+        "patches": numbers("real patches", (1, 9, 1280)),
+        "levels": tuple(numbers(f"real level{i}", (1, 9, 1024)) for i in range(5)),
+    }
+
+
+def face_points() -> tuple[np.ndarray, tuple[int, int]]:
+    """Five points of a face [5, 2] in pixels, as insightface gives them, and a picture's (width, height)."""
+    return np.array([[40.3, 52.1], [71.8, 48.6], [58.2, 70.4], [45.9, 90.2], [70.5, 86.7]]), (112, 128)
+
+
+def identity_net(unet: UNet2DConditionModel) -> ControlNetModel:
+    """A ControlNet for a tiny UNet with known numbers, none of its layers silent."""
+    net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 4, 4, 4))
+    fill(net, "control/")
+    return net
+
+
+def control_picture() -> Image.Image:
+    """What the ControlNet looks at: 64 x 96 pixels (width x height)."""
+    return Image.fromarray(np.random.RandomState(3).randint(0, 256, (96, 64, 3), np.uint8))
+
+
+@dataclass
+class PipelineCall:
+    """Components beside UNet and ControlNet, and arguments of a call that ends in latents."""
+
+    components: dict[str, Any]
+    options: dict[str, Any]
+
+
+def instantid_call() -> PipelineCall:
+    """An SDXL pipeline's call by prompt embeddings, guided, two steps from known noise."""
+    small: dict[str, Any] = {f"{side}_block_out_channels": (4,) * 4 for side in ("encoder", "decoder")}
+    vae = AutoencoderTiny(**small, num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4)
+    none = dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
+    scheduler = DDIMScheduler(steps_offset=1, clip_sample=False)
+    options: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 5.0, "output_type": "latent"}
+    for name in ("prompt_embeds", "negative_prompt_embeds"):
+        options[name] = numbers(name, (1, 7, TOKEN_DIM))
+        options[name.replace("prompt", "pooled_prompt")] = numbers(f"pooled {name}", (1, 24))
+    options |= {"latents": numbers("latents", (1, 4, 12, 8)), "controlnet_conditioning_scale": 0.8}
+    return PipelineCall({"vae": vae, "scheduler": scheduler, "add_watermarker": False, **none}, options)
 
 
 def zero_pixels() -> Tensor:

@@ -49,7 +49,7 @@ def test_differences_are_paired_by_seed_and_by_pair() -> None:
     found = summary["differences"]["rec + id"]["pck"]
     assert found["over_seeds"]["low"] == pytest.approx(0.1)  # seeds differ by whole units, the pairs do not
     assert found["over_pairs"]["low"] == pytest.approx(0.1)
-    settings = {"pairs": 40, "draw_steps": 4, "guidance": 1.0, "base": "a", "evaluators": "b"}
+    settings = {"pairs": 40, "draw_steps": 4, "guidance": 1.0, "base": "a", "evaluators": "b", "clip": "c"}
     text = markdown(summary, "python x", settings)
     assert text.count("| rec + id |") == 2
     assert "+0.1000 [0.1000, 0.1000]" in text
@@ -69,11 +69,14 @@ def test_a_loss_network_of_the_pipeline_or_the_evaluation_is_refused(tmp_path: P
     networks = save_loss_networks(tmp_path / "losses")
     pipe = make_mini(seed=3)
     pipe.estimator.save_pretrained(tmp_path / "pipeline" / "estimator")
-    refuse_shared(networks, tmp_path / "none", tmp_path / "pipeline")
+    none = tmp_path / "none"
+    refuse_shared(networks, none, tmp_path / "pipeline", none)
+    with pytest.raises(ValueError, match="text_image: a loss network must be another one"):
+        refuse_shared(networks, none, tmp_path / "pipeline", networks)
     shutil.rmtree(networks / "pose")
     pipe.estimator.half().save_pretrained(networks / "pose")
     with pytest.raises(ValueError, match=r"estimator: a loss network must be another one.*--seed 1"):
-        refuse_shared(networks, tmp_path / "none", tmp_path / "pipeline")
+        refuse_shared(networks, none, tmp_path / "pipeline", none)
 
 
 def save_evaluators(folder: Path) -> None:
@@ -106,6 +109,7 @@ def test_the_command_trains_measures_and_does_nothing_twice(
              "data.processes=1", "objective.lightning.rows=2")  # fmt: skip
     folders = {name: str(tmp_path / name) for name in ("base", "evaluators", "output")}
     flags = [text for name, folder in folders.items() for text in (f"--{name}", folder)]
+    flags += ["--clip", str(save_loss_networks(tmp_path / "clip", seed=6))]
     arguments = [*flags, "--loss_networks", str(tmp_path / "losses"), "--steps", "1", "--pairs", "16",
                  "--draw_steps", "1", "--variants", "rec,rec+id+clip",
                  "--seeds", "0,1"]  # fmt: skip
@@ -114,6 +118,7 @@ def test_the_command_trains_measures_and_does_nothing_twice(
     results = json.loads((tmp_path / "output" / "results.json").read_text())
     assert set(results["variants"]) == {"before", "rec", "rec+id+clip"}
     assert len(results["variants"]["rec"]["pck"]["seeds"]) == 2
+    assert -1 <= results["variants"]["rec"]["clip_score_mini"]["mean"] <= 1
     kept = tmp_path / "output" / "rec" / "seed-0" / "figures.npz"
     when = kept.stat().st_mtime_ns
     shutil.rmtree(tmp_path / "output" / "rec" / "seed-0" / "export")

@@ -25,7 +25,7 @@ from bolid import BoLIDPipeline, BoLIDXLPipeline, Identity
 from bolid.__main__ import main
 from bolid.assemble import assemble
 from bolid.baselines import Features
-from bolid.encoder import crop_person
+from bolid.encoder import Look, crop_person
 from bolid.export import export
 from bolid.training.bases import open_base
 
@@ -148,7 +148,9 @@ def stock_picture(pipe: Any, file: Path, **options: Any) -> torch.Tensor:
         image, torch.from_numpy(found.parts.copy())[None], pipe.image_encoder.config.image_size
     )
     with torch.no_grad():
-        patches = pipe._patches(crop, class_token=True)  # what `encode_image` of the stock pipelines gives
+        patches = pipe._states(
+            Look(class_token=True), crop
+        )  # what `encode_image` of the stock pipelines gives
     pipe.adapter.detach(pipe.unet)
     plain = stock(pipe)
     plain.load_ip_adapter(str(file.parent), subfolder="", weight_name=file.name, image_encoder_folder=None)
@@ -218,6 +220,10 @@ class TestFaces:
         none = [draw(pipe, reference=person, id_strength={"head": 0.0}, **options) for person in people]
         assert torch.equal(*none)
         kept = Identity.load(people[0].save(tmp_path / "a.safetensors"))
+        assert torch.equal(draw(pipe, reference=kept, **options), first)
+        pipe.save_bolid_adapter(tmp_path / "adapter")  # the face adapter goes with it
+        pipe.unload_bolid_adapter()
+        pipe.load_bolid_adapter(tmp_path / "adapter")
         assert torch.equal(draw(pipe, reference=kept, **options), first)
         rows = draw(pipe, ["a beach"] * 2, people, **options)
         torch.testing.assert_close(rows[1:], second, **EXACT)

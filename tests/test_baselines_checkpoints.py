@@ -11,14 +11,19 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from diffusers import ControlNetModel
+from diffusers import ControlNetModel, StableDiffusionXLControlNetPipeline
 from official_files import (
     LAYOUTS,
     checkpoint,
+    control_picture,
+    face_points,
     fill,
+    identity_net,
+    instantid_call,
     nested,
     numbers,
     outputs,
+    real_features,
     real_unet,
     run_unet,
     tables,
@@ -27,7 +32,15 @@ from official_files import (
 from opened_baselines import features, mixed, opened, tokens_of
 from torch.testing import assert_close
 
-from bolid.baselines import METHODS, Baseline, Features, build_baseline, load_baseline, split_checkpoint
+from bolid.baselines import (
+    METHODS,
+    Baseline,
+    Features,
+    build_baseline,
+    draw_face_points,
+    load_baseline,
+    split_checkpoint,
+)
 from bolid.baselines.baseline import _projector
 from bolid.baselines.face_control import listening_to
 from bolid.baselines.positions import attention_positions, cross_positions
@@ -199,18 +212,33 @@ def test_identity_net_listens_to_the_face() -> None:
             listening_to(plain, tokens[:1])(encoder_hidden_states=text, **given)
 
 
+def test_instantids_whole_pipeline() -> None:
+    """Adapter, IdentityNet and guidance, from a raw embedding to latents, as the original pipeline draws."""
+    unet, call = tiny_unet("sdxl"), instantid_call()
+    baseline, given = opened("instantid", unet), Features(face=numbers("a face", (1, 512), 2.0))
+    baseline.attach(unet)
+    with torch.no_grad():
+        tokens = torch.cat([baseline.negative(given), baseline.tokens(given)])
+        kwargs = baseline.conditions(tokens).kwargs()  # at the method's own strength, 0.8
+        net = listening_to(identity_net(unet), tokens)
+        pipe = StableDiffusionXLControlNetPipeline(unet=unet, controlnet=net, **call.components)
+    pipe.set_progress_bar_config(disable=True)
+    seen = pipe(image=control_picture(), cross_attention_kwargs=kwargs, **call.options).images
+    assert_close(seen, outputs()["instantid/pipeline"], **CLOSE)
+
+
+def test_five_points_are_drawn_as_identity_net_knows_them() -> None:
+    points, (width, height) = face_points()
+    assert torch.equal(
+        torch.from_numpy(draw_face_points(points, height, width)), outputs()["instantid/points"]
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ALL)
 def test_tokens_at_the_real_size(layout: str) -> None:
     """Every 32nd channel of what the original modules answer at their real size."""
-    method, family = LAYOUTS[layout]
-    image = 768 if layout in PULID else 1280 if family == "sdxl" else 1024
-    given: dict[str, Any] = {
-        "face": numbers("real face", (1, 512)),
-        "image": numbers("real image", (1, image)),
-        "patches": numbers("real patches", (1, 9, 1280)),
-        "levels": tuple(numbers(f"real level{i}", (1, 9, 1024)) for i in range(5)),
-    }
+    method, given = LAYOUTS[layout][0], real_features(layout)
     projector, _ = _projector(split_checkpoint(checkpoint(layout, "real"), method))
     baseline = Baseline(METHODS[method], projector.eval(), {}, {})
     with torch.no_grad():

@@ -122,6 +122,19 @@ def test_all_losses_of_the_branch_reach_the_adapter(rows: Rows, loss_networks: s
     assert not any(p.requires_grad for p in objective.branch.parameters())  # pyright: ignore[reportOptionalMemberAccess]
 
 
+def test_losses_of_the_branch_stay_float32_in_mixed_precision(rows: Rows, loss_networks: str) -> None:
+    """Every loss of a bf16 run is what it is without, to bf16's precision; none stumbles over its type."""
+    objective = make_objective(weights=ALL, loss_networks=loss_networks, base="tiny")
+    batch, draws = batch_of(rows), step_draws(0, 0, 4)
+    whole = objective(batch, draws)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = objective(batch, draws)
+    mixed["loss"].backward()
+    assert {value.dtype for value in mixed.values()} == {torch.float32}
+    for name in ("id", "clip", "heatmap", "appearance", "semantic", "layout"):
+        assert_close(mixed[name], whole[name].detach(), rtol=0.1, atol=1e-3)
+
+
 def test_the_branch_runs_every_n_steps_and_not_at_weight_0(rows: Rows, loss_networks: str) -> None:
     lightning = BranchOptions(mode="one_step", rows=2, every=3)
     weights = LossWeights(id=1)

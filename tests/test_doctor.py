@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_estimators import hide
 
 from bolid import doctor
 from bolid.__main__ import main
@@ -58,6 +59,7 @@ def test_what_is_in_the_cache_is_present_and_used(cache: Path) -> None:
     assert "people, keypoints, parts" not in found
 
 
+@pytest.mark.usefixtures("cache")
 def test_a_missing_package_has_its_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.metadata as metadata
 
@@ -71,6 +73,9 @@ def test_a_missing_package_has_its_installation(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(metadata, "version", without)
     found = lines()
     assert found["controlnet_aux"].cure == "pip install controlnet_aux"
+    assert found["scipy"].note.startswith("ViTPose key-points")
+    hide("scipy", monkeypatch)
+    assert lines()["vitpose"].cure.startswith("pip install scipy && hf download")
     assert found["torch"].state == version("torch")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_estimators as tiny
+import tiny_faces
 import torch
 from tiny_pipelines import make_mini, make_reference
 
@@ -228,10 +229,11 @@ def test_insightface_faces_of_the_real_type() -> None:
     face_type = pytest.importorskip("insightface.app.common").Face
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(2, 512)).astype(np.float32) * 20
+    points = np.arange(10.0).reshape(5, 2)
     found = faces.faces_of(
         [
-            face_type(bbox=np.array([1.0, 1, 11, 11]), det_score=0.9, embedding=embeddings[0]),
-            face_type(bbox=np.array([1.0, 1, 41, 41]), det_score=0.8, embedding=embeddings[1]),
+            face_type(bbox=np.array([1.0, 1, 11, 11]), det_score=0.9, kps=points, embedding=embeddings[0]),
+            face_type(bbox=np.array([1.0, 1, 41, 41]), det_score=0.8, kps=points, embedding=embeddings[1]),
             face_type(
                 bbox=np.array([0.0, 0, 90, 90]), det_score=0.7
             ),  # rejected by insightface: no embedding
@@ -242,6 +244,7 @@ def test_insightface_faces_of_the_real_type() -> None:
     np.testing.assert_array_equal(found[0].embedding, embeddings[1])  # not normalised
     np.testing.assert_allclose(np.linalg.norm(found[0].normalised), 1, rtol=1e-6)
     np.testing.assert_allclose(found[0].box, (2, 2, 82, 82))  # of the picture before it was shrunk
+    np.testing.assert_allclose(found[0].points, 2 * points)
 
 
 def test_yunet_rows() -> None:
@@ -249,9 +252,32 @@ def test_yunet_rows() -> None:
     rows[:, :4] = [[5, 6, 10, 10], [50, 60, 30, 40]]
     assert [faces.box_of(row).tolist() for row in faces.by_size(rows)] == [[50, 60, 80, 100], [5, 6, 15, 16]]
     assert faces.by_size(None) == []
+    rows[0, 4:14] = np.arange(10)
+    assert faces.points_of(rows[0]).tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
     small, scale = faces.shrunk(np.zeros((3200, 1000, 3), np.uint8))
     assert small.shape == (1600, 500, 3)
     assert scale == 0.5
+
+
+def test_opencvs_faces_from_picture_to_embedding() -> None:
+    """The permissive alternative by OpenCV's own classes on tiny networks: colours and places."""
+    weights = catalogue.Weights("opencv-face", "face", str(tiny_faces.FOLDER), 0, "")
+    network = faces.OpenCvFaces.open(weights)
+    picture = np.zeros((64, 96, 3), np.uint8)
+    assert network(picture) == []
+    picture[16:24, 40:48] = (255, 128, 0)
+    (found,) = network(picture)
+    side = 8 * np.exp(tiny_faces.SIDE)
+    np.testing.assert_allclose(
+        found.box, (40 - side / 2, 16 - side / 2, 40 + side / 2, 16 + side / 2), rtol=1e-5
+    )
+    np.testing.assert_allclose(found.points[[0, 2, 4]], [[32, 8], [40, 16], [48, 24]])
+    assert found.embedding.shape == (network.width,) == (128,)
+    red, green, blue = found.embedding[:3]
+    assert red > green > blue == 0
+    assert np.linalg.norm(found.embedding) > 1.1  # as the network gives it
+    large = np.kron(picture, np.ones((25, 25, 1), np.uint8))  # 2400 pixels a side are looked at as 1600
+    np.testing.assert_allclose(network(large)[0].box.mean(), found.box.mean() * 25, rtol=0.2)
 
 
 def test_files_that_are_no_face_model(tmp_path: Path) -> None:
@@ -414,6 +440,24 @@ def test_a_missing_package_is_told_with_its_installation(monkeypatch: pytest.Mon
         MissingModel, match="insightface needs insightface, onnxruntime: pip install insightface onnx"
     ):
         Networks().get("face", "insightface")
+
+
+def test_scipy_is_told_before_transformers_fails(
+    folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for models by folder: which of them need it, the catalogue does not know."""
+    tiny.hide("scipy", monkeypatch)
+    sources: tuple[tuple[Any, str], ...] = (
+        ("keypoints", "vitpose"),
+        ("keypoints", folders["keypoints"]),
+        ("parts", str(tiny.silhouettes(tmp_path))),
+    )
+    for task, source in sources:
+        with pytest.raises(MissingModel, match="needs scipy: pip install scipy"):
+            Networks().get(task, source)
+    Networks().get("people", folders["people"])
+    Networks().get("parts", folders["parts"])
+    assert "vitpose" not in automatic()[1].values()
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:

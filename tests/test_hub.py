@@ -55,7 +55,13 @@ except ValueError as error:
 
 def test_two_readers_of_one_repository(tmp_path: Path) -> None:
     hub, card = tmp_path / "hub", tmp_path / "card.md"
-    card.write_text("---\nlibrary_name: diffusers\n---\n# What it is\n")
+    header = "---\nlibrary_name: diffusers\nwidget:\n  - text: a\n    output:\n      url: docs/b.png\n---\n"
+    links = "![a](docs/a.png) [b](missing.md) [c](https://x.org/c) [d](../d.txt)"
+    card.write_text(f"{header}# What it is\n{links}")
+    (tmp_path / "docs").mkdir()
+    for name in ("docs/a.png", "docs/b.png", "docs/unseen.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path.parent / "d.txt").write_text("not beside the card")
     make_sd15().save_pretrained(hub / "me" / "ready")
     write_hub_layout(hub / "me" / "ready", "")
     with local_hub(hub) as (address, asked):
@@ -78,6 +84,9 @@ def test_two_readers_of_one_repository(tmp_path: Path) -> None:
     assert "neither a folder nor a repository" in lines["nowhere"]
     repository = hub / "me" / "whole"
     assert (repository / "README.md").read_text() == card.read_text()
+    shown = {path.relative_to(repository).as_posix() for path in (repository / "docs").rglob("*")}
+    assert shown == {"docs/a.png", "docs/b.png"}
+    assert not (hub / "me" / "d.txt").exists()
     assert not [path for path in repository.rglob("*") if path.suffix in (".bin", ".pt")]
     assert list((repository / "unet").glob("*.fp16-00001-of-*.safetensors"))
     assert (hub / "me" / "adapter" / "adapter" / "config.json").is_file()
@@ -103,6 +112,33 @@ def test_the_layout_opens_from_a_folder_too(tmp_path: Path) -> None:
 
 
 def test_cards(tmp_path: Path) -> None:
+    from bolid.__main__ import card_of
+
+    root = TESTS.parent
+    assert card_of(root / "models" / "bolid-mini") == root / "model_card.md"
+    (tmp_path / "README.md").write_text("mine")
+    assert card_of(tmp_path) == tmp_path / "README.md"
+    assert card_of(tmp_path / "docs") is None
     assert "says nothing yet of data, training, figures, limits" in card_text(None, "me/x")
     with pytest.raises(ValueError, match="does not exist; give the path of a Markdown file"):
         card_text(tmp_path / "missing.md", "me/x")
+
+
+def test_the_shipped_card_is_whole() -> None:
+    """What the Hub's readers look for; figures come from runs, by the commands that stand below them."""
+    from huggingface_hub import ModelCard
+
+    path = TESTS.parent / "model_card.md"
+    card = ModelCard.load(path)
+    assert (card.data.license, card.data.library_name) == ("apache-2.0", "diffusers")
+    (widget,) = card.data.to_dict()["widget"]
+    assert (path.parent / widget["output"]["url"]).is_file()
+    titles = {line[3:] for line in card.text.splitlines() if line.startswith("## ")}
+    assert titles >= {
+        "Training data", "Training procedure", "Evaluation", "In stock tools", "Limits",
+        "Misuse and consent", "Licences of the parts",
+    }  # fmt: skip
+    for name, command in (("figures", "eval/run.py"), ("export cost", "eval/export_cost.py")):
+        shown = card.text.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0]
+        assert f"python {command}" in shown
+        assert shown.count("\n| ") > 4

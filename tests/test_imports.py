@@ -19,7 +19,7 @@ LEVELS = (
     {"inputs", "request", "variants", "conditioning", "care", "refine", "hub", "loading"}
     | {"pipeline", "pipeline_xl"},
     {"baselines", "assemble", "export"},
-    {"training", "metrics", "evaluators", "evaluation", "preparation"},
+    {"training", "metrics", "intervals", "evaluators", "evaluation", "preparation"},
     {"__init__", "__main__", "doctor"},
     {"space"},
 )  # fmt: skip
@@ -36,7 +36,16 @@ AT_IMPORT = {
     "yaml",
     "bolid",
 }
-LAZY_ONLY = ("gradio", "datasets", "insightface", "controlnet_aux", "torchmetrics", "peft", "matplotlib")
+LAZY_ONLY = (
+    "gradio",
+    "datasets",
+    "insightface",
+    "controlnet_aux",
+    "torch_fidelity",
+    "lpips",
+    "pyarrow",
+    "peft",
+)
 
 
 def modules() -> list[Path]:

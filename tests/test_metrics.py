@@ -136,6 +136,43 @@ def test_feature_shapes_are_checked():
         metrics.fid(np.zeros((4, 3)), np.zeros((4, 2)))
 
 
+def test_standardised_features_make_the_distances_free_of_scale():
+    rng = np.random.default_rng(0)
+    truth, drawn = rng.normal(3, 2, (600, 8)), rng.normal(4, 2, (600, 8))
+    truth[:, 3] = drawn[:, 3] = 5.0  # a column that never moves is no division by zero
+    for scale in (1.0, 1000.0):
+        p, q = (metrics.standardised(scale * x, scale * truth) for x in (drawn, truth))
+        assert np.isfinite(p).all()
+        assert metrics.fid(p, q) == pytest.approx(7 * 0.25, rel=0.25)  # half a spread off in each of 7
+        assert metrics.kid(p, q) < 2
+
+
+def test_fid_refuses_what_it_cannot_bear():
+    with pytest.raises(ValueError, match=r"64 pictures are too few for FID .* 448 are needed. KID"):
+        metrics.require_fid_samples(64, 224)
+    metrics.require_fid_samples(448, 224)
+    metrics.require_fid_samples(2000, 2048)
+
+
+def test_oks_ap_is_the_share_of_thresholds_that_are_reached():
+    assert metrics.oks_ap(np.array([1.0, 0.499, 0.72, np.nan]))[:3] == pytest.approx([1.0, 0.0, 0.5])
+    assert np.isnan(metrics.oks_ap(np.array([np.nan])))
+
+
+def test_a_face_is_seen_by_nose_and_an_eye():
+    points = person(3)
+    points[1, 0, 2] = points[2, 14, 2] = points[2, 15, 2] = 0
+    assert metrics.face_seen(points).tolist() == [True, False, False]
+
+
+def test_diversity_is_nothing_for_one_picture_over_and_over():
+    features = np.random.default_rng(0).normal(size=(1, 5, 16))
+    assert metrics.diversity(np.repeat(features, 3, 0)) == pytest.approx(0)
+    fresh = np.random.default_rng(1).normal(size=(3, 2000, 16))
+    assert metrics.diversity(fresh).mean() == pytest.approx(math.sqrt(2), rel=0.05)
+    assert np.isnan(metrics.diversity(features)).all()
+
+
 def test_bootstrap_covers_the_mean_and_is_reproducible():
     values = np.random.default_rng(0).normal(5, 1, 400)
     interval = metrics.bootstrap(values)

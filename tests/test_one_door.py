@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from stock_pipelines import NEAR, draw, stock
 from tiny_pipelines import make_sd15, make_xl
 
@@ -37,6 +39,29 @@ def test_lora(family: str, person: Reference) -> None:
     pipe.set_adapters(["style"], adapter_weights=[0.0])
     torch.testing.assert_close(with_person(pipe, person), before, **NEAR)
     pipe.delete_adapters("style")
+    torch.testing.assert_close(with_person(pipe, person), before, **NEAR)
+
+
+@FAMILIES
+def test_a_lora_file(family: str, person: Reference, tmp_path: Path) -> None:
+    """Loaded, scaled by a call, fused, unfused and unloaded as with a stock pipeline."""
+    peft = pytest.importorskip("peft")
+    pipe, maker = MAKERS[family](), MAKERS[family]()
+    before = with_person(pipe, person)
+    config = peft.LoraConfig(r=2, target_modules=["to_k", "to_v", "to_out.0"], init_lora_weights=False)
+    maker.unet.add_adapter(config)
+    layers = peft.get_peft_model_state_dict(maker.unet)
+    type(pipe).save_lora_weights(tmp_path, unet_lora_layers=layers)
+    pipe.load_lora_weights(tmp_path)
+    styled = with_person(pipe, person)
+    assert not torch.allclose(styled, before, **NEAR)
+    half, none = (with_person(pipe, person, cross_attention_kwargs={"scale": scale}) for scale in (0.5, 0.0))
+    torch.testing.assert_close(none, before, **NEAR)
+    assert not torch.allclose(half, styled, **NEAR)
+    pipe.fuse_lora()
+    torch.testing.assert_close(with_person(pipe, person), styled, **NEAR)
+    pipe.unfuse_lora()
+    pipe.unload_lora_weights()
     torch.testing.assert_close(with_person(pipe, person), before, **NEAR)
 
 
@@ -85,7 +110,26 @@ def test_vae_slicing_and_tiling(family: str, person: Reference) -> None:
     pipe.vae.enable_slicing()
     torch.testing.assert_close(with_person(pipe, person, **many), before, rtol=0, atol=1e-4)
     pipe.vae.enable_tiling()
-    assert with_person(pipe, person, height=128, width=64, output_type="np").shape == (1, 128, 64, 3)
+    large: dict[str, Any] = {"height": 128, "width": 64, "output_type": "np"}
+    assert with_person(pipe, person, **large).shape == (1, 128, 64, 3)
+    noise = torch.Generator().manual_seed(7)
+    plain = stock(pipe)("a beach", generator=noise, num_inference_steps=2, guidance_scale=2.0, **large).images
+    assert np.array_equal(draw(pipe, **large), plain)  # the decoder's tiles are diffusers' own
+
+
+def test_a_vae_that_overflows_in_half_precision(person: Reference) -> None:
+    """As SDXL's own: the appearance map is encoded in float32, and the VAE is put back."""
+    pipe = make_xl()
+    torch.nn.init.constant_(pipe.vae.encoder.conv_in.weight, 3e4)
+    pipe.vae.register_to_config(force_upcast=False)
+    exact = with_person(pipe, person)
+    assert torch.isfinite(exact).all()
+    pipe.to(torch.float16)
+    assert not torch.isfinite(with_person(pipe, person)).all()
+    pipe.vae.register_to_config(force_upcast=True)
+    half = with_person(pipe, person)
+    assert (half.float() - exact).abs().mean() < 0.1 * exact.abs().mean()
+    assert pipe.vae.dtype == torch.float16
 
 
 @FAMILIES
@@ -119,9 +163,10 @@ class TestAttentionSwitches:
         pipe.disable_attention_slicing()
         torch.testing.assert_close(with_person(pipe, person), expected, **NEAR)
 
-    def test_xformers_leave_our_layers_alone(self, person: Reference) -> None:
+    @FAMILIES
+    def test_xformers_leave_our_layers_alone(self, family: str, person: Reference) -> None:
         """Without xformers diffusers raises; switching it off again walks the same way over all layers."""
-        pipe = make_sd15()
+        pipe = MAKERS[family]()
         expected = with_person(pipe, person)
         with pytest.raises((ModuleNotFoundError, ValueError)):
             pipe.enable_xformers_memory_efficient_attention()
@@ -130,15 +175,37 @@ class TestAttentionSwitches:
         assert all(isinstance(pipe.unet.attn_processors[name], IdentityAttnProcessor) for name in ours)
         torch.testing.assert_close(with_person(pipe, person), expected, **NEAR)
 
-    def test_replacing_them_is_refused(self, person: Reference) -> None:
-        pipe = make_sd15()
+    @FAMILIES
+    def test_replacing_them_is_refused(self, family: str, person: Reference) -> None:
+        pipe = MAKERS[family]()
         with pytest.raises(ValueError, match="fused projections leave no keys"):
             pipe.fuse_qkv_projections()
         with pytest.raises(ValueError, match="use image_prompt= for a picture's style"):
             pipe.load_ip_adapter("somewhere")
-        pipe.unet.set_attention_slice("auto")  # past the pipeline's own switch
-        with pytest.raises(ValueError, match="attention slicing"):
-            with_person(pipe, person)
+        past: tuple[tuple[str, tuple[Any, ...]], ...] = (  # past the pipeline's own switches
+            ("set_attention_slice", ("auto",)),
+            ("fuse_qkv_projections", ()),
+            ("set_attn_processor", (AttnProcessor(),)),
+        )
+        for switch, arguments in past:
+            pipe = MAKERS[family]()
+            getattr(pipe.unet, switch)(*arguments)
+            with pytest.raises(ValueError, match="instead of BoLID's processor: attention slicing, xformers"):
+                with_person(pipe, person)
+
+    @FAMILIES
+    def test_fusing_what_is_not_ours(self, family: str, person: Reference) -> None:
+        """The VAE's projections always, the UNet's once the adapter is gone."""
+        pipe = MAKERS[family]()
+        expected = with_person(pipe, person, output_type="np")
+        nothing = draw(pipe)
+        pipe.fuse_qkv_projections(unet=False)
+        np.testing.assert_allclose(with_person(pipe, person, output_type="np"), expected, atol=1e-4)
+        pipe.unload_bolid_adapter()
+        pipe.fuse_qkv_projections(vae=False)
+        torch.testing.assert_close(draw(pipe), nothing, **NEAR)
+        pipe.unfuse_qkv_projections()
+        torch.testing.assert_close(draw(pipe), nothing, **NEAR)
 
 
 def test_adapters_of_other_bases_are_refused(tmp_path: Path) -> None:
@@ -192,14 +259,49 @@ class TestOffload:
             )  # the appearance map first
             assert log[-1] == "vae"
 
+    @FAMILIES
+    def test_layer_by_layer(self, family: str) -> None:
+        """Sequential offloading takes the base apart and leaves what is called piecewise on the device.
 
-@pytest.mark.slow  # 20 s and more: run with -m slow
-def test_a_compiled_unet_draws_the_same(person: Reference) -> None:
-    pipe = make_sd15()
+        With the CPU as that device accelerate cannot run even a stock pipeline; see the next test.
+        """
+        pipe = MAKERS[family]()
+        pipe.enable_sequential_cpu_offload(device="cpu")
+        places = {
+            name: {weight.device.type for weight in part.parameters()}
+            for name, part in pipe.components.items()
+            if isinstance(part, torch.nn.Module)
+        }
+        assert places.pop("adapter") == places.pop("estimator") == {"cpu"}
+        assert {"unet", "vae", "text_encoder", "image_encoder"} <= places.keys()
+        assert all(place == {"meta"} for place in places.values())
+        assert pipe._execution_device.type == "cpu"
+
+    @pytest.mark.gpu
+    @FAMILIES
+    @pytest.mark.parametrize("switch", ["enable_model_cpu_offload", "enable_sequential_cpu_offload"])
+    def test_on_an_accelerator(self, switch: str, family: str, person: Reference) -> None:
+        expected = with_person(MAKERS[family]().to("cuda"), person, output_type="np")
+        pipe = MAKERS[family]()
+        getattr(pipe, switch)()
+        for _ in range(2):
+            np.testing.assert_allclose(with_person(pipe, person, output_type="np"), expected, atol=1e-3)
+
+
+@pytest.mark.slow  # a minute and more: run with -m slow
+@pytest.mark.parametrize("in_place", [False, True], ids=["torch.compile(unet)", "unet.compile()"])
+@FAMILIES
+def test_a_compiled_unet_draws_the_same(family: str, in_place: bool, person: Reference) -> None:
+    pipe = MAKERS[family]()
     expected, nothing = with_person(pipe, person), draw(pipe)
-    pipe.unet = torch.compile(pipe.unet)
+    if in_place:
+        pipe.unet.compile(fullgraph=True)
+    else:
+        pipe.unet = torch.compile(pipe.unet)
     torch.testing.assert_close(with_person(pipe, person), expected, rtol=0, atol=1e-4)
     torch.testing.assert_close(draw(pipe), nothing, rtol=0, atol=1e-4)
+    weak = {"head": 0.2, "upper": 0.0}
+    assert not torch.allclose(with_person(pipe, person, id_strength=weak), expected, atol=1e-3)
 
 
 def test_the_door_knows_the_family(tmp_path: Path) -> None:

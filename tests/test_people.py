@@ -111,23 +111,24 @@ def test_mistakes(mini: BoLIDPipeline, options: dict[str, Any], message: str) ->
 
 
 class TestHead:
-    def test_only_the_head_is_drawn_again(self, mini: BoLIDPipeline, person: Reference) -> None:
+    @pytest.mark.parametrize("family", list(MAKERS))
+    def test_only_the_head_is_drawn_again(self, family: str, person: Reference) -> None:
+        pipe = MAKERS[family]()
         picture = Image.fromarray(np.kron(person.image, np.ones((2, 2, 1), np.uint8)))
-        seen = mini.refine_head(
-            picture, "a", person, pose=person.keypoints, num_inference_steps=3, generator=7
-        )
+        options: dict[str, Any] = {"pose": person.keypoints, "num_inference_steps": 3, "generator": 7}
+        seen = pipe.refine_head(picture, "a", person, **options)
         assert seen.size == picture.size
         changed = np.abs(np.asarray(seen, int) - np.asarray(picture, int)).max(axis=-1) > 0
         head = head_circle(person.keypoints, WIDTH / HEIGHT)
         assert head is not None
         (x, y), _ = head
         assert changed[round(y * picture.height), round(x * picture.width)]
-        view = head_view(person.keypoints, (picture.height, picture.width), mini.picture_size)
+        view = head_view(person.keypoints, (picture.height, picture.width), pipe.picture_size)
         assert view is not None
         assert not changed[round(view.top + view.height) + 1 :].any()
-        larger = mini.refine_head(
-            picture, "a", person, pose=person.keypoints, enlarge=2, num_inference_steps=3
-        )
+        other = make_reference(colours={1: (20, 40, 220)})
+        assert pipe.refine_head(picture, "a", other, **options) != seen  # the identity is in it again
+        larger = pipe.refine_head(picture, "a", person, enlarge=2, **options)
         assert larger.size == (2 * picture.width, 2 * picture.height)
 
     def test_without_a_head_it_says_so(self, mini: BoLIDPipeline, person: Reference) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from stock_pipelines import draw, stock
 from tiny_pipelines import make_mini, make_xl
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 from bolid import BoLIDPipeline, BoLIDXLPipeline, Reference
 from bolid.attention import IdentityAttnProcessor
@@ -64,6 +67,50 @@ class TestFolders:
         assert not any(
             isinstance(each, IdentityAttnProcessor) for each in plain.unet.attn_processors.values()
         )
+        assert torch.equal(draw(plain), nothing)
+        assert all(getattr(plain, name) is None for name in ("adapter", "image_encoder", "estimator", "face"))
+        with pytest.raises(ValueError, match="no adapter; load one"):
+            draw(plain, reference=person)
+        plain.load_bolid_adapter(tmp_path / "adapter-only")
+        assert torch.equal(draw(plain, reference=person, pose="sitting"), expected)
+
+    def test_an_adapters_files(self, tmp_path: Path) -> None:
+        """safetensors by layer name, configs beside, nothing of the base."""
+        pipe = make_xl()
+        pipe.save_bolid_adapter(tmp_path)
+        kept = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+        assert kept == {"config.json", "diffusion_pytorch_model.safetensors", "model.safetensors"}
+        with safe_open(tmp_path / "adapter" / "diffusion_pytorch_model.safetensors", "pt") as file:
+            names = set(file.keys())
+        layer = next(iter(pipe.adapter.layer_names))
+        assert f"layers.{layer.replace('.', '__')}.to_k_id.weight" in names
+        assert not [name for name in names if "unet" in name or "attn1" in name]
+
+    def test_pixel_statistics_go_with_the_adapter(self, tmp_path: Path, person: Reference) -> None:
+        """SDXL has no feature_extractor of its own: the encoder would see other colours without it."""
+        pipe = make_xl()
+        plain = draw(pipe, reference=person)
+        pipe.register_modules(feature_extractor=CLIPImageProcessor())
+        expected = draw(pipe, reference=person)
+        assert not torch.allclose(expected, plain, atol=1e-4)
+        pipe.save_bolid_adapter(tmp_path)
+        base = make_xl()
+        base.unload_bolid_adapter()
+        base.load_bolid_adapter(tmp_path)
+        assert torch.equal(draw(base, reference=person), expected)
+
+    def test_an_adapter_for_another_vision_encoder_is_refused(self, tmp_path: Path) -> None:
+        pipe = make_mini()
+        pipe.save_bolid_adapter(tmp_path)
+        shutil.rmtree(tmp_path / "image_encoder")
+        small = {"intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+        other = CLIPVisionModel(CLIPVisionConfig(hidden_size=24, **small))
+        pipe.unload_bolid_adapter()
+        pipe.register_modules(image_encoder=other)
+        with pytest.raises(ValueError, match="vision encoder with patches of 16, the pipeline's gives 24"):
+            pipe.load_bolid_adapter(tmp_path)
+        assert pipe.adapter is None
+        assert pipe.image_encoder is other
 
     def test_an_adapter_for_another_unet_is_refused(self, tmp_path: Path) -> None:
         make_xl().save_bolid_adapter(tmp_path)

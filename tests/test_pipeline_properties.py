@@ -1,7 +1,8 @@
 """The properties that diffusers tests its own pipelines for, held for ours at tiny size.
 
-In the order of diffusers' PipelineTesterMixin: saving, optional components, batches, types, callbacks, prompt
-embeddings in isolation. Schedulers, offloading and LoRA are in test_one_door.py.
+In the order of diffusers' PipelineTesterMixin: saving, optional components, batches, outputs, FreeU, guidance
+scales, types, callbacks, prompt embeddings alone. Schedulers, offloading, attention switches, VAE slicing and
+tiling, `from_pipe` and LoRA are in test_one_door.py.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stock_pipelines import NEAR, draw
+from diffusers.callbacks import SDCFGCutoffCallback, SDXLCFGCutoffCallback
+from stock_pipelines import NEAR, draw, stock
 from tiny_pipelines import make_sd15, make_xl
 
 from bolid import BoLIDPipeline, Reference
+from bolid.request import Asked, make_request
 
 MAKERS: dict[str, Any] = {"sd15": make_sd15, "xl": make_xl}
 FAMILIES = pytest.mark.parametrize("family", list(MAKERS))
@@ -47,6 +50,8 @@ def test_saving_and_loading(family: str, person: Reference, tmp_path: Path) -> N
     less.set_progress_bar_config(disable=True)
     assert all(getattr(less, name) is None for name in OPTIONAL)
     assert torch.equal(draw(less), nothing)
+    with pytest.raises((ValueError, OSError), match="fp32"):  # a variant that is not there
+        BoLIDPipeline.from_pretrained(tmp_path / "whole", variant="fp32")
 
 
 def test_pickled_weights_are_read_on_demand_only(tmp_path: Path) -> None:
@@ -68,6 +73,42 @@ def test_a_batch_is_its_rows(family: str, person: Reference) -> None:
         alone = draw(pipe, prompt, person, pose="sitting", output_type="np")
         np.testing.assert_allclose(many[row], alone[0], atol=1e-4)
     assert len(draw(pipe, prompts, person, num_images_per_prompt=2)) == 6
+
+
+@FAMILIES
+def test_outputs_and_components(family: str, person: Reference) -> None:
+    """A tuple holds what the output holds; another pipeline of the same components draws the same."""
+    pipe = MAKERS[family]()
+    expected = same(pipe, person)
+    pair = pipe(
+        "a beach", person, pose="sitting", generator=7, output_type="latent", return_dict=False
+    )  # fmt: skip
+    assert torch.equal(pair[0], expected)
+    again = type(pipe)(**pipe.components, default_steps=2, default_guidance_scale=2.0)
+    again.set_progress_bar_config(disable=True)
+    assert torch.equal(same(again, person), expected)
+    pictures = pipe("a beach", person, pose="sitting", generator=7).images
+    assert [each.size for each in pictures] == [pipe.picture_size[::-1]]
+
+
+@FAMILIES
+def test_freeu(family: str, person: Reference) -> None:
+    """It scales skips beside our layers and is gone without a trace."""
+    pipe = MAKERS[family]()
+    expected = same(pipe, person)
+    pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
+    assert torch.isfinite(same(pipe, person)).all()
+    pipe.disable_freeu()
+    assert torch.equal(same(pipe, person), expected)
+
+
+@FAMILIES
+def test_guidance(family: str, person: Reference) -> None:
+    pipe = MAKERS[family]()
+    none, some, more = (same(pipe, person, guidance_scale=scale) for scale in (1.0, 3.0, 6.0))
+    assert torch.equal(none, same(pipe, person, guidance_scale=1.0, negative_prompt="b"))
+    assert not torch.allclose(some, more, atol=1e-3)
+    assert not torch.allclose(none, some, atol=1e-3)
 
 
 @FAMILIES
@@ -105,6 +146,49 @@ def test_callbacks(family: str, task: dict[str, Any], person: Reference) -> None
     assert steps == list(range(len(steps)))
     with pytest.raises(ValueError, match="callback_on_step_end_tensor_inputs"):
         same(pipe, person, callback_on_step_end_tensor_inputs=["this is not there"])
+
+
+@FAMILIES
+def test_a_callback_may_raise_or_end_guidance(family: str, person: Reference) -> None:
+    """diffusers' own cut-off callbacks: the steps after it are those of the positive half alone."""
+    pipe = MAKERS[family]()
+    scales: list[float] = []
+
+    def rising(run: Any, *_: Any) -> dict[str, Any]:
+        run._guidance_scale += 1.0
+        scales.append(run.guidance_scale)
+        return {}
+
+    same(pipe, person, callback_on_step_end=rising, guidance_scale=2.0, num_inference_steps=3)
+    assert scales == [3.0, 4.0, 5.0]
+    cutoff: Any = {"sd15": SDCFGCutoffCallback, "xl": SDXLCFGCutoffCallback}[family]
+    ended = {"callback_on_step_end": cutoff(cutoff_step_ratio=None, cutoff_step_index=0)}
+    seen = same(pipe, person, num_inference_steps=3, **ended)
+    assert not torch.allclose(seen, same(pipe, person, num_inference_steps=3), atol=1e-3)
+    assert not torch.allclose(seen, draw(pipe, num_inference_steps=3, **ended), atol=1e-3)
+    noise = torch.Generator().manual_seed(7)
+    plain = stock(pipe)(
+        "a beach", generator=noise, num_inference_steps=3, guidance_scale=2.0, output_type="latent", **ended
+    ).images
+    pipe.adapter.attach(pipe.unet)
+    assert torch.equal(draw(pipe, num_inference_steps=3, **ended), plain)
+
+
+@FAMILIES
+def test_ended_guidance_leaves_the_positive_half(family: str, person: Reference) -> None:
+    pipe = MAKERS[family]()
+    asked = Asked("a", None, person, "sitting", person.image, 0.5, 1.0, 1.0, None, None, None)
+    plan = pipe.plan(make_request(asked, pipe.picture_size, 8))
+    with torch.no_grad():
+        both, alone = (pipe.conditions_for(plan, 2, guided) for guided in (True, False))
+    found: list[torch.Tensor] = []
+    for conditions in (both.for_rows(2), alone):
+        conditions.map(lambda tensor: found.append(tensor) or tensor)
+    half = len(found) // 2
+    assert half > 20
+    assert all(torch.equal(a, b) for a, b in zip(found[:half], found[half:], strict=True))
+    with pytest.raises(ValueError, match="for 4 rows, the UNet runs with 1"):
+        both.for_rows(1)
 
 
 @FAMILIES

@@ -7,9 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 from stock_pipelines import NEAR, draw
-from tiny_pipelines import HEIGHT, MAKERS, WIDTH, make_controlnet, make_reference, make_sd15
+from tiny_pipelines import (
+    HEIGHT,
+    MAKERS,
+    WIDTH,
+    make_controlnet,
+    make_reference,
+    make_sd15,
+    own_components,
+)
 
 from bolid import BoLIDPipeline, Reference
 from bolid.pose import Pose, skeleton_map
@@ -62,6 +71,19 @@ def test_minis_inpainting_keeps_what_is_outside_the_mask(person: Reference) -> N
     torch.testing.assert_close(seen[:, :, 6:], kept[:, :, 6:], rtol=0, atol=1e-5)
     assert (seen[:, :, :6] - kept[:, :, :6]).abs().mean() > 0.1
     assert steps == [0, 1, 2]
+
+
+@pytest.mark.parametrize("family", ["sd15", "xl"])
+def test_unets_made_for_inpainting(family: str, person: Reference) -> None:
+    """Nine input channels: the stock pipeline fills them, and the adapter goes by the latents' own four."""
+    pipe = MAKERS[family]()
+    wider = UNet2DConditionModel.from_config(pipe.unet.config, in_channels=9).eval()
+    made = type(pipe)(**{**pipe.components, "unet": wider, **own_components(wider)})
+    made.set_progress_bar_config(disable=True)
+    options: dict[str, Any] = {"image": noise(64, 64), "mask_image": Image.new("L", (64, 64), 255)}
+    nothing, someone = (draw(made, reference=each, pose="sitting", **options) for each in (None, person))
+    assert torch.isfinite(someone).all()
+    assert not torch.allclose(nothing, someone, atol=1e-4)
 
 
 @pytest.fixture(scope="module")

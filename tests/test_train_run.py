@@ -68,7 +68,8 @@ def test_terminated_run_saves_and_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("learning_rte=1",), "Did you mean 'learning_rate'"),
+        # an override between flags is one too
+        (("learning_rte=1", "--seed", "0"), "Did you mean 'learning_rate'"),
         (("stage=autoencode",), "autoencoder"),
         (("--init_from", "nowhere", "--max_train_steps", "1"), "export folder"),
         (("--resume_from_checkpoint", "nowhere", "--max_train_steps", "1"), "checkpoint-N"),

@@ -51,6 +51,23 @@ def test_labels_pixels_and_key_points_move_together():
     assert not points[:, 0].any()  # an unknown joint stays unknown
 
 
+def test_a_lone_picture_gets_another_background_another_light_and_is_cut_by_the_frame():
+    grey = raw(True)
+    grey["image"] = grey["reference"] = torch.where(grey["image"] > 0, 0.3, -0.4)  # person and ground
+    grey["masks"] = grey["reference_masks"] = torch.full((ROWS, HEIGHT, WIDTH), 2, dtype=torch.uint8)
+    grey["reference_masks"][:, :, :3] = 0
+    changed = augment(grey, draws(), "own")
+    ground = changed["reference_masks"] == 0
+    shown = torch.stack([changed["reference"][row][:, ground[row]].mean(1) for row in range(ROWS)])
+    assert float((shown - grey["image"][:, :, 0, 0]).abs().mean()) > 0.2  # colours of its own
+    assert len({tuple(colour) for colour in shown.tolist()}) == ROWS
+    seen = [changed["reference"][row][:, ~ground[row]].median() for row in range(ROWS)]
+    assert 0.01 < float((torch.stack(seen) + 0.4).abs().max()) < 0.3  # light changes, a little
+    cut = [(labels[0] > 0).any() or (labels[-1] > 0).any() for labels in changed["reference_masks"]]
+    assert 0 < sum(map(bool, cut)) < ROWS  # some are enlarged or moved past the frame, some are inside it
+    assert torch.equal(changed["image"], grey["image"])
+
+
 def test_a_reference_of_its_own_is_left_alone_unless_all_are_asked_for():
     before = raw(False)
     assert augment(before, draws(), "own") is before

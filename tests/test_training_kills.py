@@ -29,7 +29,7 @@ def killed_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[di
     folder = tmp_path_factory.mktemp("kills")
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "killed_training.py"), str(folder)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -50,6 +50,7 @@ def test_resumed_runs_end_with_the_state_of_a_straight_run(killed_runs):
     folder, runs = killed_runs
     straight = torch.load(folder / "straight" / "checkpoint-9" / "state.pt", weights_only=True)
     assert straight["step"] == 9
+    assert "id" in json.loads((folder / "straight" / "log.jsonl").read_text().splitlines()[0])
     for run in runs:
         assert run["resumed"] == 0, run
         resumed = torch.load(folder / run["name"] / "checkpoint-9" / "state.pt", weights_only=True)

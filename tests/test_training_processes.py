@@ -40,19 +40,27 @@ def alone(tmp_path_factory: pytest.TempPathFactory, networks: str) -> Path:
     return folder
 
 
+def losses(folder: Path) -> dict[str, float]:
+    """Of the last record, over the processes."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss" in line][-1]
+
+
 def assert_same(one: Path, other: Path) -> None:
     for a, b in zip(state(one)[:2], state(other)[:2], strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
-def test_two_processes_equal_one(alone, networks, tmp_path):
-    folder = tmp_path / "run"
-    script = [str(ROOT / "tests" / "split_training.py"), networks, str(folder), str(ROWS), "1"]
+def run_two(networks: str, folder: Path, *further: str) -> None:
+    script = [str(ROOT / "tests" / "split_training.py"), networks, str(folder), str(ROWS), "1", *further]
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *script],
         env=ENV,
         check=True,
     )
+
+
+def assert_two_moved_as_one(alone: Path, folder: Path) -> None:
     weights, _, facts = state(folder)
     assert facts["processes"] == 2
     assert facts["global_batch"] == ROWS
@@ -60,7 +68,29 @@ def test_two_processes_equal_one(alone, networks, tmp_path):
     moved = [(weights[n] - begun[n]).abs().max() for n in begun]
     assert max(moved) >= 1e-2
     assert_same(alone, folder)
+
+
+def test_two_processes_equal_one(alone, networks, tmp_path):
+    folder = tmp_path / "run"
+    run_two(networks, folder)
+    assert_two_moved_as_one(alone, folder)
+    for name in ("loss", "rec", "id"):  # what is logged is of the whole batch too
+        assert losses(folder)[name] == pytest.approx(losses(alone)[name], rel=1e-4)
+    assert losses(folder)["id"] > 0
     assert sum("held_out" in line for line in (folder / "log.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_frozen_base_split_over_two_processes_changes_nothing(networks, tmp_path):
+    run(networks, str(tmp_path / "whole"), ROWS, 1, base="whole")
+    run_two(networks, tmp_path / "split", "split")
+    assert_two_moved_as_one(tmp_path / "whole", tmp_path / "split")
+    held = [int((tmp_path / "split" / f"held-{rank}").read_text()) for rank in (0, 1)]
+    whole = int((tmp_path / "whole" / "held-0").read_text())
+    assert max(held) < 0.55 * whole
+    assert sum(held) >= whole  # nothing is missing
+    figures, other = (losses(tmp_path / name) for name in ("split", "whole"))
+    for name in ("loss", "rec", "id", "semantic"):
+        assert figures[name] == pytest.approx(other[name], rel=1e-4)
 
 
 def test_gradient_checkpointing_changes_nothing(alone, networks, tmp_path):

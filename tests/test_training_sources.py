@@ -259,7 +259,7 @@ def test_missing_columns_wrong_maps_and_empty_sources_are_sentences(tmp_path, lo
         with pytest.raises(ValueError, match=message):
             _tables(data(tmp_path, tmp_path / place))
     nothing = save_parquet(lone.select([]), tmp_path / "nothing", 1)
-    with pytest.raises(ValueError, match="corresponds to no data"):
+    with pytest.raises(ValueError, match="has no rows; make rows"):
         _tables(data(tmp_path, nothing))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import (
     CLIPImageProcessor,
@@ -36,6 +38,16 @@ ATR = (
     "Background", "Hat", "Hair", "Sunglasses", "Upper-clothes", "Skirt", "Pants", "Dress", "Belt",
     "Left-shoe", "Right-shoe", "Face", "Left-leg", "Right-leg", "Left-arm", "Right-arm", "Bag", "Scarf",
 )  # fmt: skip
+
+
+def hide(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks whether a package is installed is told that it is not."""
+    find = importlib.util.find_spec
+
+    def without(name: str, *more: Any) -> Any:
+        return None if name == package else find(name, *more)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without)
 
 
 def save(folder: Path, model: Any, processor: Any) -> Path:

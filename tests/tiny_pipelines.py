@@ -59,7 +59,7 @@ def make_mini(seed: int = 0) -> BoLIDPipeline:
         encoder_layers=(1, 1, 1),
         decoder_layers=(1, 1, 1),
     )
-    components = _own_components(unet)
+    components = own_components(unet)
     pipe = BoLIDPipeline(
         vae=vae.eval(),
         text_encoder=CLIPTextModel(_text_config()).eval(),
@@ -97,7 +97,7 @@ def make_sd15(seed: int = 0) -> BoLIDPipeline:
         scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
         default_steps=2,
         default_guidance_scale=2.0,
-        **_own_components(unet),
+        **own_components(unet),
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -154,7 +154,7 @@ def make_xl(seed: int = 0) -> BoLIDXLPipeline:
         add_watermarker=False,
         default_steps=2,
         default_guidance_scale=2.0,
-        **_own_components(unet),
+        **own_components(unet),
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -163,7 +163,7 @@ def make_xl(seed: int = 0) -> BoLIDXLPipeline:
 MAKERS = {"mini": make_mini, "sd15": make_sd15, "xl": make_xl}
 
 
-def _own_components(unet: UNet2DConditionModel) -> dict[str, Any]:
+def own_components(unet: UNet2DConditionModel) -> dict[str, Any]:
     """An adapter whose layers all act (its body projections do not start from zero), vision encoder,
     estimator.
     """

@@ -1,5 +1,5 @@
-"""Which loss buys what: `python train/ablation.py --base runs/mini-distill/export --loss_networks
-runs/loss-networks --output runs/ablation`.
+"""Which loss buys what: `python train/ablation.py --base models/bolid-mini --loss_networks
+runs/loss-networks --clip runs/clip-evaluator --output runs/ablation`.
 
 On one frozen few-step base the adapter is trained for the same number of steps by every variant of Eq. 1 and
 with several seeds, then held-out pairs are drawn in few steps and read by the mini evaluators. Every variant
@@ -49,6 +49,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--from_scratch", action="store_true", help="a new adapter, not the folder's own")
     parser.add_argument("--loss_networks", help="folder with pose and text_image")
     parser.add_argument("--evaluators", default=str(ROOT / "models" / "evaluators"))
+    parser.add_argument("--clip", required=True, help="folder with the text_image that gives the CLIP score: "
+                        "a third training of train/configs/mini-clip.yaml")  # fmt: skip
     parser.add_argument("--output", required=True)
     parser.add_argument("--variants", default=",".join(VARIANTS), help=f"of {', '.join(VARIANTS)}")
     parser.add_argument("--seeds", default="0,1,2", help="training seeds")
@@ -57,7 +59,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--draw_steps", type=int, default=4, help="denoising steps of a measured picture")
     parser.add_argument("--guidance", type=float, default=1.0, help="1: none, as a distilled base wants")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="any key of the config, all variants")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     options.variants = options.variants.split(",")
     if unknown := [name for name in options.variants if name not in VARIANTS]:
         parser.error(f"--variants: {unknown[0]!r} is none of {', '.join(VARIANTS)}")
@@ -115,11 +117,28 @@ def measure(options: argparse.Namespace, folder: Path, model: Path) -> dict[str,
     drawing = DrawOptions(steps=options.draw_steps, guidance=options.guidance)
     drawn = [pictures for _, pictures in draw_row("generated", pipe, pairs, drawing, folder / "pictures")]
     _, reference = evaluators.read(pairs.reference)
-    values = score(np.concatenate(drawn), pairs, evaluators, reference).values
+    pictures = np.concatenate(drawn)
+    values = score(pictures, pairs, evaluators, reference).values
+    values["clip_score_mini"] = clip_scores(options.clip, pictures, pairs.prompt)
     with open(folder / ".figures", "wb") as file:
         np.savez(file, **values)  # pyright: ignore[reportArgumentType]
     os.replace(folder / ".figures", kept)
     return values
+
+
+def clip_scores(folder: str, pictures: Any, prompts: Sequence[str]) -> Any:
+    """cos(CLIP(picture), CLIP(prompt)) [N] of pictures uint8 [N, H, W, 3], by the CLIP in `folder`."""
+    import torch
+
+    from bolid.evaluators import to_tensor
+    from bolid.metrics import clip_score
+    from bolid.training.objectives.loss_networks import load_loss_networks
+
+    network: Any = load_loss_networks(folder, ["text_image"])["text_image"]
+    pixels = to_tensor(pictures, pictures.shape[1:3], torch.device("cpu"))
+    with torch.no_grad():
+        seen = torch.cat([network.pictures(chunk) for chunk in pixels.split(64)])
+    return clip_score(seen.numpy(), network.texts(list(prompts)).numpy())
 
 
 def run_all(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
@@ -152,7 +171,7 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     names = ("pairs", "draw_steps", "guidance", "from_scratch")
     kept = {name: getattr(options, name) for name in names}
     networks = options.loss_networks and weights_hash(options.loss_networks)
-    folders = {"base": weights_hash(options.base), "evaluators": weights_hash(options.evaluators)}
+    folders = {name: weights_hash(getattr(options, name)) for name in ("base", "evaluators", "clip")}
     return kept | folders | {"loss_networks": networks, "avatars": pairs_fingerprint(), "config": config}
 
 
@@ -165,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         settings = settings_of(options)
         if options.loss_networks:
-            refuse_shared(options.loss_networks, options.evaluators, options.base)
+            refuse_shared(options.loss_networks, options.evaluators, options.base, options.clip)
         claim(Path(options.output), settings)
         summary = summarise_runs(run_all(options), REFERENCE)
     except (ValueError, OSError) as error:

@@ -54,7 +54,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in SWITCHES:
         parser.add_argument(f"--{name}", action="store_const", const="true", default=None)
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="any key of the config")
-    return parser.parse_args(arguments)
+    return parser.parse_intermixed_args(arguments)  # overrides may stand before, between and after flags
 
 
 def run(config: Any) -> int:

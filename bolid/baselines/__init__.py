@@ -14,7 +14,7 @@
 from .baseline import Baseline, build_baseline, load_baseline
 from .checkpoint import read_checkpoint, split_checkpoint
 from .export import export_ip_adapter_plus
-from .face_control import listening_to
+from .face_control import draw_face_points, listening_to
 from .records import METHODS, Features, Method
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Features",
     "Method",
     "build_baseline",
+    "draw_face_points",
     "export_ip_adapter_plus",
     "listening_to",
     "load_baseline",

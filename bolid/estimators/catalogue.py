@@ -63,7 +63,7 @@ class Weights:
 _OPENPOSE = tuple(f"annotator/ckpts/{part}_pose_model.pth" for part in ("body", "hand"))
 CATALOGUE: tuple[Weights, ...] = (
     Weights("rtdetr", "people", "PekingU/rtdetr_r50vd_coco_o365", 172, "Apache-2.0"),
-    Weights("vitpose", "keypoints", "usyd-community/vitpose-base-simple", 344, "Apache-2.0"),
+    Weights("vitpose", "keypoints", "usyd-community/vitpose-base-simple", 344, "Apache-2.0", (), ("scipy",)),
     Weights("openpose", "keypoints", "lllyasviel/ControlNet", 209, NON_COMMERCIAL, _OPENPOSE[:1],
             ("controlnet_aux",)),
     Weights("dwpose", "keypoints", "wanghaofan/dw-ll_ucoco_384", 350, "Apache-2.0", ("dw-ll_ucoco_384.pth",),
@@ -109,9 +109,10 @@ def find_weights(task: Task, source: str | os.PathLike[str]) -> Weights:
     )
 
 
-def missing_packages(weights: Weights) -> list[str]:
-    """The packages that this model needs and that are not installed."""
-    return [name for name in weights.packages if importlib.util.find_spec(name) is None]
+def missing_packages(weights: Weights, *more: str) -> list[str]:
+    """The packages that this model needs (and `more`) and that are not installed."""
+    wanted = dict.fromkeys((*weights.packages, *more))
+    return [name for name in wanted if importlib.util.find_spec(name) is None]
 
 
 def present(weights: Weights) -> bool:
@@ -200,9 +201,9 @@ def missing_message(weights: Weights) -> str:
     )
 
 
-def require_packages(weights: Weights) -> None:
-    """Raises MissingModel naming the installation where a needed package is not there."""
-    missing = missing_packages(weights)
+def require_packages(weights: Weights, *more: str) -> None:
+    """Raises MissingModel naming the installation where a needed package (or one of `more`) is not there."""
+    missing = missing_packages(weights, *more)
     if missing:
         raise MissingModel(
             f"the {weights.task} model {weights.name} needs {', '.join(missing)}: "

@@ -35,12 +35,14 @@ NOTICE = (
 @dataclass(frozen=True, eq=False)
 class FaceFound:
     """One face. box: float32 [4], x1 y1 x2 y2 in pixels; embedding: float32 [D], as the network gives it (not
-    normalised: checkpoints differ in what they want); score: of the detection, in [0, 1].
+    normalised: checkpoints differ in what they want); score: of the detection, in [0, 1]; points: float32
+    [5, 2] in pixels, left and right eye, nose, left and right corner of the mouth, as seen in the picture.
     """
 
     box: np.ndarray
     embedding: np.ndarray
     score: float
+    points: np.ndarray
 
     @property
     def normalised(self) -> np.ndarray:
@@ -98,6 +100,7 @@ def faces_of(found: Sequence[Any], scale: float = 1.0) -> list[FaceFound]:
             np.asarray(face.bbox, np.float32) / scale,
             np.asarray(face.embedding, np.float32).reshape(-1),
             float(face.det_score or 0.0),
+            np.asarray(face.kps, np.float32) / scale,
         )
         for face in found
         if face.embedding is not None
@@ -142,12 +145,19 @@ class OpenCvFaces:
 
     def _face(self, bgr: np.ndarray, row: np.ndarray, scale: float) -> FaceFound:
         embedding = self.recogniser.feature(self.recogniser.alignCrop(bgr, row)).reshape(-1)
-        return FaceFound(box_of(row) / scale, embedding.astype(np.float32), float(row[14]))
+        return FaceFound(
+            box_of(row) / scale, embedding.astype(np.float32), float(row[14]), points_of(row) / scale
+        )
 
 
 def box_of(row: np.ndarray) -> np.ndarray:
     """One of YuNet's rows [15] (x, y, width, height, five points, score) -> x1 y1 x2 y2."""
     return np.array([row[0], row[1], row[0] + row[2], row[1] + row[3]], np.float32)
+
+
+def points_of(row: np.ndarray) -> np.ndarray:
+    """One of YuNet's rows -> its five points [5, 2]; the person's right eye first, which is seen left."""
+    return np.asarray(row[4:14], np.float32).reshape(5, 2)
 
 
 def by_size(rows: np.ndarray | None) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bolid.estimators.catalogue import Weights, from_hub
+from bolid.estimators.catalogue import Weights, from_hub, require_packages
 from bolid.estimators.joints import from_coco
 from bolid.estimators.part_labels import PERSON, kind_of
 
@@ -107,6 +107,7 @@ class VitPoseKeypoints(Network):
 
     @classmethod
     def open(cls, weights: Weights, device: torch.device | str = "cpu") -> Self:
+        require_packages(weights, "scipy")  # for any ViTPose: its processor turns crops by it
         from transformers import AutoImageProcessor, VitPoseForPoseEstimation
 
         model = from_hub(weights, VitPoseForPoseEstimation.from_pretrained, dtype=torch.float32)

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from bolid.estimators.catalogue import Weights, from_hub
+from bolid.estimators.catalogue import Weights, from_hub, require_packages
 from bolid.estimators.networks import Network
 from bolid.estimators.part_labels import divide, label_table
 
@@ -32,6 +32,8 @@ class PartFinder(Network):
 
         kind = from_hub(weights, transformers.AutoConfig.from_pretrained).model_type
         universal = kind in _UNIVERSAL
+        if universal:
+            require_packages(weights, "scipy")  # transformers' own classes of this kind ask for it
         model_class = (
             transformers.AutoModelForUniversalSegmentation
             if universal

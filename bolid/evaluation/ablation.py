@@ -17,6 +17,7 @@ FIGURES: tuple[tuple[str, str, int], ...] = (  # title, name in `scores.score`, 
     ("PCK@0.1", "pck", 4),
     ("key-point error", "error_keypoints", 4),
     ("ID_sim-mini", "id_similarity_mini", 4),
+    ("CLIP score-mini", "clip_score_mini", 4),
     ("body 1 of 16", "identified_by_body", 3),
     ("attributes", "attributes", 4),
     ("scene (text)", "scene", 3),
@@ -73,9 +74,10 @@ def markdown(summary: Mapping[str, Any], command: str, settings: Mapping[str, An
         f"`{command}`",
         "",
         f"{settings['pairs']} held-out pairs, {settings['draw_steps']} steps, guidance "
-        f"{settings['guidance']}; base {settings['base']}, evaluators {settings['evaluators']}. "
+        f"{settings['guidance']}; base {settings['base']}, evaluators {settings['evaluators']}, CLIP "
+        f"{settings['clip']}. "
         "Mean over training seeds [95 % interval, Student's t]. "
-        "Read by the mini evaluators, which no loss has seen.",
+        "Read by networks that no loss has seen.",
         "",
         head,
         rule,

@@ -10,7 +10,7 @@ import numpy as np
 
 from bolid.evaluation import probes
 from bolid.evaluation.pairs import Pairs
-from bolid.pose import Pose, known
+from bolid.pose import PARTS, Pose, known
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class Call:
 
     person: whose reference, the pair's own or the next pair's; None: nobody's. pose: the truth's key-points,
     the truth's picture as the pipeline's estimator reads it, another person's key-points in the same pose,
-    or None. prompt: the name of a property of `Pairs`. image_prompt: whether it is given. further: arguments
-    of the pipeline that differ from its defaults (they go before those of `DrawOptions`).
+    or None. hide: a part of the reference that is painted over with grey before anything reads it. prompt:
+    the name of a property of `Pairs`. image_prompt: whether it is given. further: arguments of the pipeline
+    that differ from its defaults (they go before those of `DrawOptions`).
     """
 
     person: Literal["own", "next"] | None = "own"
@@ -39,6 +40,7 @@ class Call:
     prompt: Literal["prompt", "prompt_without_scene", "prompt_with_clothes"] = "prompt"
     image_prompt: bool = False
     further: Mapping[str, Any] = field(default_factory=dict)
+    hide: Literal["head"] | None = None
 
     def __call__(self, pipe: Any, pairs: Pairs, chunk: slice, options: DrawOptions) -> np.ndarray:
         """Pictures uint8 [n, H, W, 3] of the pairs in `chunk`.
@@ -82,7 +84,12 @@ class Call:
         if self.person is None:
             return [None] * len(rows)
         shift = int(self.person == "next")
-        return identities(pipe, pairs.reference[[(row + shift) % len(pairs) for row in rows]])
+        chosen = [(row + shift) % len(pairs) for row in rows]
+        references = pairs.reference[chosen]
+        if self.hide is not None:
+            hidden = pairs.reference_masks[chosen] == 1 + PARTS.index(self.hide)
+            references = np.where(hidden[..., None], np.uint8(128), references)
+        return identities(pipe, references)
 
     def _poses(self, pipe: Any, pairs: Pairs, rows: list[int]) -> list[Pose | None]:
         if self.pose is None:

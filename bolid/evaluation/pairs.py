@@ -48,7 +48,11 @@ class Pairs:
 
     def first(self, count: int) -> Pairs:
         """The first `count` pairs (all, if there are no more)."""
-        return Pairs(**{field.name: getattr(self, field.name)[:count] for field in fields(self)})
+        return self.part(slice(count))
+
+    def part(self, chunk: slice) -> Pairs:
+        """The pairs of a slice."""
+        return Pairs(**{field.name: getattr(self, field.name)[chunk] for field in fields(self)})
 
     @cached_property
     def prompt_without_scene(self) -> tuple[str, ...]:

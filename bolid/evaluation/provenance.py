@@ -9,19 +9,34 @@ from typing import Any
 
 import torch
 
-from bolid.evaluation.scores import Evaluators
+from bolid.evaluation.networks import Evaluators
 from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
+
+TEXT_IMAGE = "text_image"  # folder of the evaluators' CLIP
 
 
 def load_evaluators(folder: str, device: str) -> Evaluators:
-    """The mini evaluators. Raises ValueError where there are none."""
+    """The mini evaluators, with their CLIP where `folder/text_image` has one.
+
+    Raises ValueError where there are none.
+    """
     if not all((Path(folder) / name / "config.json").is_file() for name in ("pose", "appearance")):
         raise ValueError(
             f"no evaluators in {folder!r}: train them (train/configs/mini-*evaluator.yaml) or fetch models/"
         )
     pose = PoseEvaluator.from_pretrained(Path(folder) / "pose", dtype=torch.float32)
     appearance = AppearanceEvaluator.from_pretrained(Path(folder) / "appearance", dtype=torch.float32)
-    return Evaluators(pose.to(device).eval(), appearance.to(device).eval())  # pyright: ignore[reportArgumentType]
+    text_image = None
+    if (Path(folder) / TEXT_IMAGE / "config.json").is_file():
+        from bolid.training.objectives.loss_networks import load_loss_networks
+
+        text_image = load_loss_networks(folder, [TEXT_IMAGE])[TEXT_IMAGE].to(device)
+    return Evaluators(
+        pose.to(device).eval(),  # pyright: ignore[reportArgumentType]
+        appearance.to(device).eval(),  # pyright: ignore[reportArgumentType]
+        text_image,
+        weights_hash(folder),
+    )
 
 
 def weights_hash(source: str) -> str:

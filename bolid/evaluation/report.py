@@ -144,15 +144,15 @@ def card_figures(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", note])
 
 
-def fill(path: Path, text: str) -> None:
-    """Put `text` between the figure markers of a Markdown file.
+def fill(path: Path, text: str, markers: tuple[str, str] = MARKERS) -> None:
+    """Put `text` between two markers of a Markdown file, those of the figures unless others are given.
 
     Raises ValueError when the file has no such markers; it is left as it was.
     """
-    before, opening, rest = path.read_text().partition(MARKERS[0])
-    _, closing, after = rest.partition(MARKERS[1])
+    before, opening, rest = path.read_text().partition(markers[0])
+    _, closing, after = rest.partition(markers[1])
     if not opening or not closing:
-        raise ValueError(f"{path} has no {MARKERS[0]} ... {MARKERS[1]}; put them where figures belong")
+        raise ValueError(f"{path} has no {markers[0]} ... {markers[1]}; put them where figures belong")
     path.write_text(f"{before}{opening}\n{text}\n{closing}{after}")
 
 

@@ -10,25 +10,11 @@ import numpy as np
 
 from bolid import metrics
 from bolid.evaluation.drawing import STRENGTHS
+from bolid.evaluation.figures import picture_figures, where_shown
+from bolid.evaluation.networks import Evaluators
 from bolid.evaluation.pairs import Pairs
-from bolid.evaluation.probes import CLOTHES_COLUMNS
-from bolid.evaluators import AppearanceEvaluator, PoseEvaluator, Reading
+from bolid.evaluators import Reading
 from bolid.pose import PARTS
-
-MINIMUM_PART_PIXELS = 12  # fewer do not show a part
-
-
-@dataclass(frozen=True)
-class Evaluators:
-    """The two mini networks."""
-
-    pose: PoseEvaluator
-    appearance: AppearanceEvaluator
-
-    def read(self, pictures: np.ndarray) -> tuple[np.ndarray, Reading]:
-        """Key-points [N, 18, 3] and `Reading` of pictures uint8 [N, H, W, 3], from pixels alone."""
-        keypoints = self.pose.predict(pictures)
-        return keypoints, self.appearance.predict(pictures, keypoints)
 
 
 @dataclass(frozen=True)
@@ -39,63 +25,20 @@ class Scores:
     features: np.ndarray
 
 
+RENAMED = {"id_similarity": "id_similarity_mini"} | {f"lpips_{p}": f"lpips_mini_{p}" for p in PARTS}
+"""Figures of networks that bear their own name."""
+
+
 def score(pictures: np.ndarray, pairs: Pairs, evaluators: Evaluators, reference: Reading) -> Scores:
     """Measure the pictures uint8 [N, H, W, 3] of one row against the truth and the `reference`'s reading."""
-    keypoints, reading = evaluators.read(pictures)
-    size, visible = pairs.size, (pairs.visible & pairs.reference_visible).astype(bool)
-    values = {
-        "pck": metrics.pck(keypoints, pairs.keypoints, size),
-        "error_keypoints": metrics.keypoint_error(keypoints, pairs.keypoints, size),
-        "oks": metrics.oks(keypoints, pairs.keypoints, size),
-        "bone_ratio": metrics.bone_ratio_error(keypoints, pairs.keypoints, size),
-        "scene": (reading.scene == pairs.scene).astype(np.float64),
-        "attributes": metrics.attribute_accuracy(reading.attributes, pairs.labels, visible),
-        "identified_by_head": _where_shown(metrics.identification(reading.head, reference.head), pairs, 1),
-        "identified_by_body": metrics.identification(reading.body, reference.body),
-        "id_similarity_mini": metrics.id_similarity(reading.body, reference.body),
-        "psnr": metrics.psnr(pictures, pairs.image),
-        "psnr_person": metrics.psnr(pictures, pairs.image, pairs.masks > 0),
-        "psnr_head": metrics.psnr(pictures, pairs.image, _boxes(pairs.masks == 1)),
-        "words": _words(reading.attributes, pairs),
-    }
-    whole = metrics.appearance_error(pictures, pairs.image, (pairs.masks > 0).astype(np.uint8), labels=1)
-    values["error_person"] = whole[:, 0]
-    errors = metrics.appearance_error(pictures, pairs.image, pairs.masks)
-    distances = evaluators.appearance.perceptual_distance(pictures, pairs.image, pairs.masks)
-    for k, part in enumerate(PARTS):
-        values[f"error_{part}"] = errors[:, k]
-        values[f"lpips_mini_{part}"] = distances[:, k]
-    for k, name in enumerate(evaluators.appearance.names):
-        right = (reading.attributes[:, k] == pairs.labels[:, k]).astype(np.float64)
-        values[f"attribute_{name}"] = np.where(visible[:, k], right, np.nan)
+    seen = evaluators.read(pictures)
+    reading = seen[1]
+    found = picture_figures(pictures, pairs, evaluators, seen, reference)
+    values = {RENAMED.get(name, name): value for name, value in found.items()}
+    head = metrics.identification(reading.head, reference.head)
+    values["identified_by_head"] = where_shown(head, pairs, 1)
+    values["identified_by_body"] = metrics.identification(reading.body, reference.body)
     return Scores(values, reading.features)
-
-
-def _where_shown(values: np.ndarray, pairs: Pairs, label: int) -> np.ndarray:
-    """`values` [N] where the part `label` is in the truth and in the reference, else NaN."""
-    counts = [(masks == label).sum((1, 2)) for masks in (pairs.masks, pairs.reference_masks)]
-    return np.where(np.minimum(*counts) >= MINIMUM_PART_PIXELS, values, np.nan)
-
-
-def _words(attributes: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """Share of `pairs.clothes` that the pictures show, [N]: met by prompts that name them, else by chance.
-
-    Counted where the truth, in the same pose, shows that piece of its own.
-    """
-    columns = list(CLOTHES_COLUMNS)
-    return metrics.attribute_accuracy(attributes[:, columns], pairs.clothes, pairs.visible[:, columns])
-
-
-def _boxes(masks: np.ndarray) -> np.ndarray:
-    """The rectangle around each mask of bool [N, H, W], filled: bool [N, H, W]."""
-    filled = np.ones(masks.shape, bool)
-    for axis in (1, 2):
-        seen = masks.any(axis, keepdims=True)
-        other = 3 - axis
-        after = np.maximum.accumulate(seen, other)
-        before = np.flip(np.maximum.accumulate(np.flip(seen, other), other), other)
-        filled &= after & before
-    return filled
 
 
 def groups(pairs: Pairs) -> dict[str, np.ndarray]:
@@ -109,7 +52,7 @@ def groups(pairs: Pairs) -> dict[str, np.ndarray]:
     found |= {f"view: {name}": pairs.view == i for i, name in enumerate(VIEWS)}
     front, back = VIEWS.index("front"), VIEWS.index("back")
     ends = np.sort(np.stack([pairs.view, pairs.reference_view], 1), axis=1)
-    found["same view"] = pairs.view == pairs.reference_view
+    found["same view"] = (pairs.view == pairs.reference_view) & (pairs.view >= 0)
     found["front to back or back to front"] = (ends == sorted((front, back))).all(1)
     found["unseen combination"] = pairs.held_out.astype(bool)
     return {name: mask for name, mask in found.items() if mask.any()}
@@ -119,8 +62,9 @@ def summarise(scores: dict[str, Scores], pairs: Pairs) -> dict[str, Any]:
     """Everything that goes into results.json; a row may have been drawn for the first pairs only.
 
     `rows`: row -> group -> figure -> interval (rows of fewer pairs: group "all" alone); `distribution`:
-    FID-mini and KID-mini against the truth of the same pairs; `normalised_attributes`:
-    (row - other_reference) / (truth - other_reference); `differences`: paired intervals of `COMPARED`.
+    FID-mini and KID-mini against the truth of the same pairs, in units of the truth's own spread;
+    `normalised_attributes`: (row - other_reference) / (truth - other_reference); `differences`: paired
+    intervals of `COMPARED`.
     """
     rows = {}
     for row, each in scores.items():
@@ -142,7 +86,7 @@ def _distribution(scores: dict[str, Scores]) -> dict[str, dict[str, float]]:
     for row, each in scores.items():
         if "truth" in scores and row != "truth":
             truth = scores["truth"].features[: len(each.features)]
-            pair = (each.features[: len(truth)], truth)
+            pair = (metrics.standardised(each.features, truth), metrics.standardised(truth, truth))
             found[row] = {"fid_mini": metrics.fid(*pair), "kid_mini": metrics.kid(*pair)}
     return found
 

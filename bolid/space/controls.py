@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from bolid.space.handlers import CONTROLS
-from bolid.space.settings import MAX_PROMPT, MAX_SEED, RANGES
+from bolid.space.settings import MAX_SEED, RANGES, side_range
 from bolid.space.studio import Studio
 
 FIRST_SEED = 7
@@ -34,9 +34,7 @@ class Controls:
 
     def text(self, name: str, label: str, info: str, lines: int) -> None:
         """A text box."""
-        self.made[name] = gr.Textbox(
-            "", label=label, info=info, lines=lines, max_lines=6, max_length=MAX_PROMPT, elem_id=_id(name)
-        )
+        self.made[name] = gr.Textbox("", label=label, info=info, lines=lines, max_lines=6, elem_id=_id(name))
         self.first[name] = ""
 
     def slider(self, name: str, label: str, info: str) -> None:
@@ -49,20 +47,21 @@ class Controls:
         )
         self.first[name] = value
 
-    def seed(self) -> None:
-        """The seed, as a whole number."""
+    def seed(self, buttons: list[gr.Button]) -> None:
+        """The seed, as a whole number, with its dice and its reset."""
         self.made["seed"] = gr.Number(
             FIRST_SEED, label="Seed", info="same seed, same picture", precision=0, minimum=0,
-            maximum=MAX_SEED, min_width=120, elem_id="seed",
+            maximum=MAX_SEED, min_width=120, elem_id="seed", buttons=buttons,
         )  # fmt: skip
         self.first["seed"] = FIRST_SEED
 
     def size(self) -> None:
         """Height and width."""
         for name, own in zip(("height", "width"), self.studio.size, strict=True):
-            self.made[name] = gr.Number(
-                own, label=f"{name.capitalize()} in pixels", info=f"multiple of 8; best {own}",
-                precision=0, step=8, minimum=8, min_width=120, elem_id=_id(name),
+            low, high = side_range(own)
+            self.made[name] = gr.Slider(
+                low, high, own, step=8, label=f"{name.capitalize()} in pixels",
+                info=f"multiple of 8; best {own}", buttons=["reset"], elem_id=_id(name),
             )  # fmt: skip
             self.first[name] = own
 

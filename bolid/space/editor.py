@@ -32,7 +32,8 @@ TEMPLATE = """
 """
 
 CSS = """
-.title { height: 34px; line-height: 28px; font-size: 14px; color: var(--body-text-color-subdued); }
+.title { height: 30px; line-height: var(--line-sm); font-size: var(--block-label-text-size);
+  font-weight: 600; color: var(--block-label-text-color); }
 svg { width: 100%; background: #000; border-radius: 8px; display: block;
   user-select: none; }
 .joint { cursor: grab; touch-action: none; outline: none; }

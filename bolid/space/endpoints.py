@@ -11,7 +11,7 @@ import numpy as np
 from bolid.pose import POSE_NAMES
 from bolid.space.drawings import Drawings
 from bolid.space.handlers import Handlers, keypoint_pose, mistakes_told, reference_paths
-from bolid.space.inputs import picture_input
+from bolid.space.inputs import keypoints_input, picture_input
 from bolid.space.settings import RANGES, checked
 from bolid.space.studio import Drawn
 
@@ -30,7 +30,7 @@ def add_endpoints(handlers: Handlers, drawings: Drawings) -> None:
         image_prompt = picture_input("picture of a scene or style")
         more = gr.Gallery([], label="further pictures of the same person", type="filepath")
         pose = gr.Textbox("", label=f"a pose's name, or empty for a free pose: {', '.join(POSE_NAMES)}")
-        keypoints = gr.JSON(None, label="18 rows of x, y or x, y, confidence, in [0, 1]; wins over pose")
+        keypoints = keypoints_input("18 rows of x, y or x, y, confidence, in [0, 1]; wins over pose")
         prompt = gr.Textbox("", label="what the picture shows")
         negative = gr.Textbox("", label="what it must not show")
         numbers = [_number(handlers, name) for name in NUMBERS]

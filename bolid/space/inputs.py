@@ -1,4 +1,4 @@
-"""A picture input that leaves reading to `bolid.pictures`: its sentences say what is wrong and what to do."""
+"""Inputs that gradio has not as we need them: pictures left to `bolid.pictures` to read, and key-points."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ def picture_input(label: str, **rest: Any) -> gr.Image:
     image.data_model = GivenFile
     image.preprocess = _path
     return image
+
+
+def keypoints_input(label: str) -> gr.JSON:
+    """A `gr.JSON` that says what it takes; gradio's own names no type, and its MCP server refuses all calls."""
+    points = gr.JSON(None, label=label)
+    rows = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
+    points.api_info = lambda: rows
+    return points
 
 
 def _path(payload: Any) -> str | None:

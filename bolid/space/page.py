@@ -10,7 +10,7 @@ import gradio as gr
 
 import bolid.space.views as views
 from bolid.pose import PARTS, POSE_NAMES
-from bolid.space.controls import Controls
+from bolid.space.controls import FIRST_SEED, Controls
 from bolid.space.drawings import Drawings
 from bolid.space.endpoints import add_endpoints
 from bolid.space.handlers import Handlers
@@ -18,11 +18,20 @@ from bolid.space.results import AS_DRAWN, ordered, shown
 from bolid.space.sections import PersonSection, PictureSection, PoseSection, Shelf, WordsSection
 from bolid.space.settings import MAX_SEED
 from bolid.space.studio import Studio
-from bolid.space.texts import AVATARS, CONSENT, KEPT, NOT_DRAWN, SWEPT, UNMARKED, WATERMARKED
+from bolid.space.texts import (
+    AVATARS,
+    CONSENT,
+    KEPT,
+    NOT_DRAWN,
+    SWEPT,
+    TAGLINE,
+    UNMARKED,
+    WAITING,
+    WATERMARKED,
+)
 
-HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-QUICK: dict[str, Any] = HIDDEN | {"concurrency_limit": 4, "concurrency_id": "quick"}
-AT_ONCE: dict[str, Any] = HIDDEN | {"queue": False}
+# all but the drawing goes past the queue: when that is full, the rest of the page still answers
+AT_ONCE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
 
 
 class Page:
@@ -39,8 +48,8 @@ class Page:
                     self.person = PersonSection(self.controls, shelf)
                 with gr.Column(min_width=300):
                     self.pose = PoseSection(self.controls, shelf, self.handlers)
-                    self.words = WordsSection(self.controls, shelf)
                 with gr.Column(min_width=300):
+                    self.words = WordsSection(self.controls, shelf)
                     self.picture = PictureSection(self.controls)
             marks = WATERMARKED if studio.watermark else UNMARKED
             gr.Markdown(CONSENT.format(watermark=marks), elem_classes="bolid-small", elem_id="consent")
@@ -51,10 +60,9 @@ class Page:
             add_endpoints(self.handlers, self.drawings)
 
     def _head(self) -> None:
-        gr.Markdown("# BoLID\nThe same person, whole body, in any pose: from one picture.", elem_id="head")
-        if self.studio.pipe.draws_avatars:
-            height, width = self.studio.size
-            gr.Markdown(AVATARS.format(width=width, height=height), elem_classes="bolid-small")
+        height, width = self.studio.size
+        about = AVATARS.format(width=width, height=height) if self.studio.pipe.draws_avatars else ""
+        gr.Markdown(f"# BoLID\n{TAGLINE} {about}", elem_id="head")
 
     def _fit(self) -> dict[str, Any]:
         """The event that draws the pose preview anew."""
@@ -70,8 +78,8 @@ class Page:
         for source in (person.reference, person.more):
             source.change(
                 self._look, [person.reference, person.more], [person.found, person.words, person.seen],
-                trigger_mode="always_last", **QUICK,
-            ).then(**self._fit(), **QUICK)  # fmt: skip
+                trigger_mode="always_last", **AT_ONCE,
+            ).then(**self._fit(), **AT_ONCE)  # fmt: skip
 
     def _look(self, reference: str | None, more: Any) -> tuple[Any, str, Any]:
         picture, words, seen = self.handlers.look(reference, more)
@@ -80,16 +88,16 @@ class Page:
     def _pose_events(self) -> None:
         pose, editor, fit = self.pose, self.pose.editor, self._fit()
         changes = (
-            pose.poses.select(self._named, None, editor, **QUICK),
-            pose.picture.change(self.handlers.picture_pose, pose.picture, editor, **QUICK),
-            pose.own.click(self.handlers.own_pose, self.person.seen, editor, **QUICK),
-            pose.free.click(lambda: None, None, editor, **QUICK),
+            pose.poses.select(self._named, None, editor, **AT_ONCE),
+            pose.picture.change(self.handlers.picture_pose, pose.picture, editor, **AT_ONCE),
+            pose.own.click(self.handlers.own_pose, self.person.seen, editor, **AT_ONCE),
+            pose.free.click(lambda: None, None, editor, **AT_ONCE),
         )
         for changed in changes:
-            changed.then(**fit, **QUICK)
-        editor.input(**fit, trigger_mode="always_last", **QUICK)
+            changed.then(**fit, **AT_ONCE)
+        editor.input(**fit, trigger_mode="always_last", **AT_ONCE)
         for name in ("retarget", "id_strength", *PARTS):
-            self.controls[name].change(**fit, trigger_mode="always_last", **QUICK)
+            self.controls[name].change(**fit, trigger_mode="always_last", **AT_ONCE)
 
     def _named(self, event: gr.SelectData) -> Any:
         """The pose whose thumbnail was chosen."""
@@ -115,7 +123,7 @@ class Page:
     def _drawing(self, button: Any, draw: Any, inputs: list[Any], output: Any) -> Any:
         """A drawing button: while it draws, only Stop can be pressed."""
         live = self.picture.live
-        drawing = button.click(self._busy, None, self._switches(), **AT_ONCE).then(
+        drawing = button.click(self._busy, None, [*self._switches(), live], **AT_ONCE).then(
             draw, inputs, [output, live], api_visibility="private", show_progress_on=live,
             concurrency_limit=1, concurrency_id="draw", trigger_mode="once",
         )  # fmt: skip
@@ -140,9 +148,9 @@ class Page:
         return [picture.go, picture.sweep, picture.stop, picture.vary, picture.others, picture.download]
 
     def _busy(self) -> list[Any]:
-        """The drawing buttons off, Stop on."""
-        off = gr.update(interactive=False)
-        return [gr.update(interactive=False, value="Drawing …"), off, gr.update(interactive=True), *[off] * 3]
+        """The drawing buttons off, Stop on; and the line of news."""
+        off, on = gr.update(interactive=False), gr.update(interactive=True)
+        return [gr.update(interactive=False, value="Drawing …"), off, on, *[off] * 3, views.note(WAITING)]
 
     def _idle(self, pictures: Any) -> list[Any]:
         """The drawing buttons on, Stop off."""
@@ -169,11 +177,12 @@ class Page:
             lambda drawn, order: (gr.update(value=ordered(drawn, order), selected_index=0), 0),
             [picture.drawn, picture.order], [picture.pictures, picture.chosen], **AT_ONCE,
         ).then(**self._shown(), **AT_ONCE)  # fmt: skip
-        picture.dice.click(lambda: secrets.randbelow(MAX_SEED + 1), None, self.controls["seed"], **QUICK)
+        picture.dice.click(lambda: secrets.randbelow(MAX_SEED + 1), None, self.controls["seed"], **AT_ONCE)
         picture.load.upload(
-            self.handlers.load, picture.load, [*controls, self.pose.editor], **QUICK
-        ).then(**self._fit(), **QUICK)  # fmt: skip
-        picture.reset.click(self.controls.resets, None, controls, **QUICK)
+            self.handlers.load, picture.load, [*controls, self.pose.editor], **AT_ONCE
+        ).then(**self._fit(), **AT_ONCE)  # fmt: skip
+        picture.first_seed.click(lambda: FIRST_SEED, None, self.controls["seed"], **AT_ONCE)
+        picture.reset.click(self.controls.resets, None, controls, **AT_ONCE)
 
     def _picked(self, event: gr.SelectData) -> int:
         return int(event.index)  # pyright: ignore[reportArgumentType]

@@ -65,7 +65,7 @@ class PoseSection:
         with gr.Tabs():
             with gr.Tab("Gallery"):
                 self.poses = gr.Gallery(
-                    views.thumbnails(), label="Named poses", columns=4, height=230, allow_preview=False,
+                    views.thumbnails(), label="Named poses", columns=4, height=268, allow_preview=False,
                     interactive=False, object_fit="contain", buttons=[], elem_id="poses",
                 )  # fmt: skip
             with gr.Tab("From a picture"):
@@ -99,8 +99,8 @@ class WordsSection:
         gr.Markdown("## 3. Words")
         controls.text("prompt", "Prompt", "what the picture shows; may be empty", lines=2)
         gr.Examples([[each] for each in PROMPTS], controls["prompt"], label="Example prompts")
-        controls.text("negative_prompt", "Negative prompt", "what it must not show", lines=1)
-        with gr.Accordion("Image prompt (scene or style)", open=False):
+        with gr.Accordion("Negative prompt, image prompt (scene or style)", open=False):
+            controls.text("negative_prompt", "Negative prompt", "what it must not show", lines=1)
             self.scene = picture_input(
                 label="Image prompt", sources=["upload", "clipboard"], height=180, elem_id="scene"
             )
@@ -113,19 +113,18 @@ class PictureSection:
 
     def __init__(self, controls: Controls) -> None:
         gr.Markdown("## 4. Picture")
-        with gr.Group(), gr.Row(elem_id="seed-row"):
-            controls.seed()
-            self.dice = gr.Button("New seed", size="sm", min_width=90, elem_id="dice")
-        controls.slider("count", "Pictures", "each from the next seed")
-        with gr.Accordion("Steps, guidance, size", open=False):
+        with gr.Accordion("Seed, number of pictures, steps, guidance, size", open=False):
+            self.dice = gr.Button("New seed", min_width=90, elem_id="dice")
+            self.first_seed = gr.Button("↺", min_width=30, elem_id="first-seed")
+            controls.seed([self.dice, self.first_seed])
+            controls.slider("count", "Pictures", "each from the next seed")
             controls.slider("steps", "Steps", "more are slower and finer")
             controls.slider("guidance", "Guidance", "how literally the prompt is taken; 1 and less: off")
-            with gr.Row():
-                controls.size()
+            controls.size()
         with gr.Row(elem_id="go-row"):
             self.go = gr.Button("Generate", variant="primary", elem_id="generate", min_width=120)
             self.stop = gr.Button("Stop", variant="stop", elem_id="stop", interactive=False, min_width=90)
-        self.live = gr.HTML(views.note(READY), elem_id="live", min_height=60)
+        self.live = gr.HTML(views.note(READY), elem_id="live", min_height=44)
         self.pictures = gr.Gallery(
             label="Results", format="png", columns=2, object_fit="contain", height="auto",
             interactive=False, buttons=["download", "fullscreen"], elem_id="results", type="filepath",

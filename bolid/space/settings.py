@@ -121,11 +121,16 @@ def _text(name: str, value: Any) -> str:
 def _side(name: str, value: Any, own: int) -> int:
     if value is None:
         return own
-    low, high = max(8, own // 2), own * 2
+    low, high = side_range(own)
     whole = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not whole or value % 8 or not low <= value <= high:
         raise ValueError(f"{name} is {value!r}; it must be a multiple of 8 from {low} to {high} (best {own})")
     return int(value)
+
+
+def side_range(own: int) -> tuple[int, int]:
+    """(least, most) pixels of a side that is `own` pixels in the model's pictures."""
+    return max(8, own // 2), own * 2
 
 
 def picture_text(settings: Settings, pose: dict[str, Any] | None, model: str, **more: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 KEPT = 3600  # seconds until uploads and results are deleted; the page says so
 SWEPT = 600  # seconds between two sweeps for them
+TAGLINE = "The same person, whole body, in any pose, from one picture."
 FIRST_POSE = "standing"
 PROMPTS = (
     "standing on a beach",
@@ -14,6 +15,7 @@ PROMPTS = (
 )
 NO_REFERENCE = "No reference yet: upload a picture, or pick an example person."
 READY = "Ready."
+WAITING = "Waiting for the model; others may be before you."
 STOPPED = "Stopped."
 NOT_DRAWN = "Not drawn: the message says why."
 CONSENT = (
@@ -25,8 +27,8 @@ CONSENT = (
 WATERMARKED = "and from 256 pixels a side up it bears an invisible watermark"
 UNMARKED = "but it bears no invisible watermark here"
 AVATARS = (
-    "This is **bolid-mini**: it draws avatars only, at {width} × {height} pixels. Photographs need a model "
-    "trained on them: `python app.py --model DIR_OR_HUB_ID`."
+    "**bolid-mini** draws avatars only, at {width} × {height} pixels; photographs need a model trained on "
+    "them: `python app.py --model DIR_OR_HUB_ID`."
 )
 OTHER_MODEL = (
     "The example people can be drawn here. Photographs need a model trained on them, for example on SDXL: "

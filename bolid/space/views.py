@@ -18,7 +18,8 @@ from bolid.space.measures import Measured
 from bolid.space.studio import Progress
 
 PART_COLOURS = ((255, 190, 60), (235, 70, 90), (70, 130, 240), (60, 200, 120))  # head, upper, lower, feet
-NAME_HEIGHT = 36  # pixels under a pose thumbnail
+NAME_HEIGHT = 34  # pixels under a pose thumbnail
+THUMBNAIL_ROOM = 1.16  # side of a pose thumbnail over the skeleton's longer side
 SHOWN_HEIGHT = 480  # pixels at least of a picture that is drawn over
 PART_WORDS = ("head", "upper body", "lower body", "feet")
 LABEL_HEIGHT = 22  # pixels over a picture of a strip
@@ -107,18 +108,28 @@ def note(sentence: str) -> str:
 
 
 def _box(inner: str, kind: str) -> str:
-    return f'<div class="bolid-note {kind}" role="status" aria-live="polite">{inner}</div>'
+    return f'<div class="bolid-note {kind}">{inner}</div>'
 
 
-def thumbnails(height: int = 144, width: int = 96) -> list[tuple[Image.Image, str]]:
-    """Every named pose as (skeleton, name)."""
-    maps = skeleton_map(np.stack(list(POSES.values())), height * 2, width * 2)
-    room = np.zeros((NAME_HEIGHT * 2, width * 2, 3), np.uint8)  # where the page lays the name over
-    size = (width, height + NAME_HEIGHT)
+def thumbnails(side: int = 104) -> list[tuple[Image.Image, str]]:
+    """Every named pose as (skeleton that fills a square of `side` pixels, name)."""
+    maps = skeleton_map(np.stack([_filling(points) for points in POSES.values()]), side * 2, side * 2)
+    room = np.zeros((NAME_HEIGHT * 2, side * 2, 3), np.uint8)  # where the page lays the name over
+    size = (side, side + NAME_HEIGHT)
     small = [
         Image.fromarray(np.vstack([drawn, room])).resize(size, Image.Resampling.LANCZOS) for drawn in maps
     ]
     return list(zip(small, POSES, strict=True))
+
+
+def _filling(points: np.ndarray) -> np.ndarray:
+    """A named pose [18, 3] of its frame of 2:3 -> of a square that it fills but for a margin."""
+    placed = points[:, 2] > DRAWN
+    places = points[:, :2] * (2, 3)
+    low, high = places[placed].min(0), places[placed].max(0)
+    filled = points.copy()
+    filled[:, :2] = (places - (low + high) / 2) / (THUMBNAIL_ROOM * (high - low).max()) + 0.5
+    return filled
 
 
 def progress_view(progress: Progress) -> str:
@@ -130,7 +141,7 @@ def progress_view(progress: Progress) -> str:
         shown = f'<img src="{data_address(progress.preview)}" alt="the picture as it looks now">'
     total = progress.pictures * progress.steps
     bar = f'<progress max="{total}" value="{done}" aria-label="drawing">{words}</progress>'
-    return f'<div class="bolid-live">{shown}<div>{words}</div>{bar}</div>'
+    return f'<div class="bolid-live" aria-live="off">{shown}<div>{words}</div>{bar}</div>'
 
 
 def data_address(image: Image.Image) -> str:

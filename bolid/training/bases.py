@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bolid.autoencoder import AvatarAutoencoder
-from bolid.encoder import part_patches
+from bolid.encoder import Look, part_patches
 from bolid.estimator import PersonEstimator
 from bolid.pipeline import BoLIDPipeline
 from bolid.pipeline_xl import BoLIDXLPipeline
@@ -74,6 +74,7 @@ class FrozenBase(nn.Module):
     def __init__(self, components: dict[str, Any], source: str = "", zero_empty: bool = False) -> None:
         super().__init__()
         self.source, self.zero_empty = source, zero_empty
+        self.look = Look()  # how references are looked at; the stage sets that of its adapter
         self.is_xl = components.get("text_encoder_2") is not None
         self.unet: Any = components.get("unet")
         self.vae: Any = components["vae"]
@@ -219,8 +220,14 @@ class FrozenBase(nn.Module):
         statistics = (None, None) if processor is None else (processor.image_mean, processor.image_std)
         return part_patches(self.require("image_encoder"), pictures, *statistics)
 
+    def see(self, crops: Tensor) -> Tensor:
+        """A reference's crops, as `look.crops` cuts them, → what the adapter gets of them."""
+        processor = self.feature_extractor
+        statistics = (None, None) if processor is None else (processor.image_mean, processor.image_std)
+        return self.look.states(self.require("image_encoder"), crops, *statistics)
+
     def fingerprint(self) -> str:
-        """A hash of all that features are made by: VAE, vision encoder, estimator, tokenizers.
+        """A hash of all that features are made by: VAE, vision encoder, estimator, tokenizers, the look.
 
         Read once per run: the weights of the largest take some seconds.
         """
@@ -235,6 +242,8 @@ class FrozenBase(nn.Module):
             digest.update(
                 repr((self.feature_extractor.image_mean, self.feature_extractor.image_std)).encode()
             )
+        if self.look != Look():
+            digest.update(repr(self.look).encode())
         return digest.hexdigest()[:16]
 
 

@@ -55,6 +55,7 @@ class TrainConfig:
     train_batch_size: int = 32  # rows a process puts through at once (before accumulation)
     gradient_accumulation_steps: int = 1  # micro-batches whose gradients make one optimiser step
     gradient_checkpointing: bool = False  # recompute activations in the backward pass: slower, less memory
+    shard_base: bool = False  # split the frozen UNet's weights over the processes (FSDP): less memory, slower
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: fewer steps to the same loss (bolid.training.muon)
     learning_rate: float = 1e-3  # peak
     lr_scheduler: str = "cosine"  # a name of diffusers.optimization.get_scheduler

@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from bolid.appearance import appearance_map
 from bolid.body import pack_appearance
-from bolid.encoder import crop_parts
 from bolid.pose import PARTS, known
 from bolid.training.augmentation import Augment, augment
 from bolid.training.bases import FrozenBase
@@ -78,7 +77,8 @@ def condition_columns(
 
     Returns: latents [B, C, h, w]; appearance [B, V, C + 1, h, w], the packed appearance maps; strengths [B,
     V, 4]; part_share uint8 [B, 4, h, w] (0-255) of the target's parts; patches [B, 4, L, D], present [B,
-    4]; prompt_patches [B, L, D] of the image prompt; keypoints [B, 18, 3]; and what of PASSED there is.
+    4], or as `base.look` says; prompt_patches [B, L, D] of the image prompt; keypoints [B, 18, 3]; and what
+    of PASSED there is.
     """
     image, reference = raw["image"], raw["reference"]
     device = image.device
@@ -91,7 +91,7 @@ def condition_columns(
     else:
         points = torch.as_tensor(known(points.cpu().numpy()), device=device)
     size = base.require("image_encoder").config.image_size
-    crops, present = crop_parts(reference, parts, size=size)
+    crops, present = base.look.crops(reference, parts, size)
     prompt = resize_whole(_prompts(raw), size)
     vision, pixels = _fast(device, True), _fast(device, not getattr(base.vae.config, "force_upcast", False))
     maps = []
@@ -103,7 +103,7 @@ def condition_columns(
     with pixels:
         latents = base.latents(image)
     with vision:
-        patches, prompt_patches = base.patches(crops), base.patches(prompt)
+        patches, prompt_patches = base.see(crops), base.patches(prompt)
     share = torch.stack([(raw["masks"] == part + 1).float() for part in range(len(PARTS))], 1)
     return {
         "latents": latents,

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bolid.training.checkpoint import load_checkpoint, save_checkpoint
+from bolid.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from bolid.training.config import TrainConfig, dump_config
 from bolid.training.export import EXPORT, export
 from bolid.training.feed import Feed
+from bolid.training.sharding import is_split
 from bolid.training.state import Run, averaged, build_run
 from bolid.training.tracking import Journal, require_tracker, run_facts
 
@@ -57,18 +58,18 @@ def require_whole_weights(kind: str) -> None:
     """Raises ValueError for accelerate's distributed types that give a process but a part of the weights."""
     if kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP"):
         raise ValueError(
-            f"accelerate is configured for {kind}, which splits weights over processes; checkpoints and "
-            "averages here are of whole weights. Choose multi-GPU (DDP) in `accelerate config`; if memory is "
-            "short, use --gradient_checkpointing, a smaller --train_batch_size and more "
-            "--gradient_accumulation_steps."
+            f"accelerate is configured for {kind}, which splits the weights that learn; checkpoints and "
+            "averages here are of whole weights. Choose multi-GPU (DDP) in `accelerate config`; "
+            "shard_base=true then splits the frozen base over the GPUs. If memory is still short, use "
+            "--gradient_checkpointing, a smaller --train_batch_size and more --gradient_accumulation_steps."
         )
 
 
 class Health:
     """Notices the first step whose loss or gradient is not finite, without waiting for the device."""
 
-    def __init__(self, run: Run):
-        self._run = run
+    def __init__(self, run: Run, output_dir: str):
+        self._run, self._output_dir = run, output_dir
         self._bad = torch.full((), -1, dtype=torch.int64, device=run.accelerator.device)
 
     def note(self, loss: Tensor, norm: Tensor) -> None:
@@ -82,10 +83,14 @@ class Health:
         """Raises ValueError, in every process at once, when a step was not healthy. Call before saving."""
         worst = int(self._run.accelerator.gather(self._bad.reshape(1)).max())
         if worst >= 0:
-            raise ValueError(
-                f"the loss or its gradient was not finite at step {worst}; the last checkpoint is kept. "
-                "Lower learning_rate or max_grad_norm and resume with --resume_from_checkpoint latest."
-            )
+            kept = [str(folder) for folder in list_checkpoints(self._output_dir)]
+            cure = "Lower learning_rate or max_grad_norm and "
+            if kept:
+                cure += "resume with --resume_from_checkpoint latest"
+                cure += f"; if it comes back at once, from {kept[-2]}." if kept[1:] else "."
+            else:
+                cure += "start again; there was no checkpoint yet."
+            raise ValueError(f"the loss or its gradient was not finite at step {worst}. {cure}")
 
 
 def train_steps(run: Run, feed: Feed, config: TrainConfig) -> Iterator[dict[str, Tensor]]:
@@ -264,8 +269,8 @@ def train(
             _train(run, feed, held_out, config, facts, journal, stop)
         if stop.terminated:
             return None
+        _show(run, held_out, config, journal)
         if accelerator.is_main_process:
-            _show(run, held_out, config, journal)
             export(run, rows, Path(config.output_dir))
     accelerator.wait_for_everyone()
     return Path(config.output_dir) / EXPORT
@@ -281,7 +286,7 @@ def _train(
     stop: Stop,
 ) -> None:
     """All steps, with records, checkpoints and figures when they are due; ends with a checkpoint."""
-    health = Health(run)
+    health = Health(run, config.output_dir)
     for losses in train_steps(run, feed, config):
         health.note(losses["loss"], losses["grad_norm"])
         journal.add(losses)
@@ -296,14 +301,16 @@ def _train(
                 _save(run, config, facts, last)
         if config.validation_steps and run.step % config.validation_steps == 0 and not last:
             with journal.paused():
-                if run.accelerator.is_main_process:
-                    _show(run, held_out, config, journal)
+                _show(run, held_out, config, journal)
         if stopping:
             break
 
 
 def _show(run: Run, held_out: Any, config: TrainConfig, journal: Journal) -> None:
-    """Held-out figures and a grid of pictures into the journal."""
+    """Held-out figures and a grid of pictures into the journal, by the main process; by all together where
+    the base is split."""
+    if not run.accelerator.is_main_process and not is_split(run.objective):
+        return
     journal.write(run.step, evaluate(run, held_out, config), "held_out")
     grid = draw_grid(run, held_out)
     if grid is not None:

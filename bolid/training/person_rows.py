@@ -143,6 +143,14 @@ def _tables(data: DataConfig) -> tuple[TableRows, TableRows]:
     return TableRows(dataset, columns, data, chosen, names, key, max(1, data.views)), held_rows
 
 
+def table_rows(data: DataConfig) -> TableRows:
+    """All rows of a map-style dataset, none held out: what an evaluation reads."""
+    dataset = open_dataset(data, data.split)
+    columns = Columns(data.column_map, dataset[0], data.source)
+    key = fingerprint_of(dataset, data, data.split)
+    return TableRows(dataset, columns, data, np.arange(len(dataset)), _people(dataset, columns), key)
+
+
 def _people(dataset: Any, columns: Columns) -> list[str]:
     """A key per row of who it shows; only that column is read."""
     if "identity" not in columns.names:

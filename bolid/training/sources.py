@@ -144,6 +144,10 @@ def open_dataset(data: DataConfig, split: str) -> Any:
         opened = _load(datasets, data, split)
     except (OSError, ValueError, DatasetsError) as error:
         text = str(error).strip().splitlines()
+        if text and "corresponds to no data" in text[0]:  # what `datasets` says of parquet without rows
+            raise ValueError(
+                f"data.source={data.source!r}, split {split!r} has no rows; {PREPARE}."
+            ) from None
         raise ValueError(
             f"data.source={data.source!r}, split {split!r}: {text[0] if text else type(error).__name__} "
             "Give a Hub id that can be reached, parquet files or their folder, a folder of pictures, "

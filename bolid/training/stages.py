@@ -114,6 +114,7 @@ def _diffusion(config: TrainConfig) -> Built:
     base = open_base(options.base or options.components, image_encoder=options.image_encoder)
     torch.manual_seed(config.seed)
     objective = DistillationObjective(options, base) if distil else DiffusionObjective(options, base)
+    base.look = objective.adapter.look
     train, held_out = person_rows(config, base)
     return objective, train, held_out
 

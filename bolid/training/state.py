@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bolid.training.config import TrainConfig
 from bolid.training.draws import Draws
 from bolid.training.muon import Muon
+from bolid.training.sharding import split_frozen_unet
 
 
 class Objective(Protocol):
@@ -69,7 +70,10 @@ class Run:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Raises ValueError when the checkpoint is of another architecture; nothing has changed then."""
+        """Back to a saved state; learning rate, decays and the like are those of the config of now.
+
+        Raises ValueError when the checkpoint is of another architecture; nothing has changed then.
+        """
         parameters = {n: p for n, p in self.objective.named_parameters() if p.requires_grad}
         buffers = dict(self.objective.named_buffers())
         _check_names(parameters, state["parameters"])
@@ -79,13 +83,24 @@ class Run:
                 parameters[name].copy_(value)
             for name, value in state["buffers"].items():
                 buffers[name].copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self._restore_optimizer(state)
         if self.ema is not None:
             self._restore_average(state["ema"])
         if self.accelerator.scaler and state.get("scaler"):
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
+
+    def _restore_optimizer(self, state: Mapping[str, Any]) -> None:
+        """Moments and the place in the schedule. A group's settings stay: `learning_rate` lowered after a NaN
+        must count."""
+        settings = [{k: v for k, v in g.items() if k != "params"} for g in self.optimizer.param_groups]
+        peaks, place = self.schedule.base_lrs, state["schedule"]["last_epoch"]
+        # every name of get_scheduler makes a LambdaLR
+        lrs = [peak * share(place) for peak, share in zip(peaks, self.schedule.lr_lambdas, strict=True)]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"] | {"base_lrs": peaks, "_last_lr": lrs})
+        for group, own, lr in zip(self.optimizer.param_groups, settings, lrs, strict=True):
+            group.update(own | {"lr": lr})
 
     def _restore_average(self, saved: Mapping[str, Any] | None) -> None:
         """A run without an average that gets one when it is resumed starts it from the weights."""
@@ -121,6 +136,8 @@ def build_run(objective: Any, config: TrainConfig, accelerator: Any) -> Run:
     """Optimiser, schedule and EMA around an objective's trainable parameters, prepared by accelerate."""
     if config.gradient_checkpointing:
         enable_gradient_checkpointing(objective)
+    if config.shard_base:
+        split_frozen_unet(objective)
     parameters = [p for p in objective.parameters() if p.requires_grad]
     optimizer = make_optimizer(parameters, config)
     schedule = get_scheduler(

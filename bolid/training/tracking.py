@@ -162,6 +162,8 @@ class Journal:
 
     def picture(self, step: int, grid: np.ndarray) -> None:
         """A validation grid, uint8 [H, W, 3]: `grid-{step}.png` and the tracker."""
+        if not self._accelerator.is_main_process:
+            return
         from PIL import Image
 
         Image.fromarray(grid).save(self._file.parent / f"grid-{step}.png")

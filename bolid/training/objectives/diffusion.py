@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bolid.adapter import AdapterInputs, BoLIDAdapter
+from bolid.baselines.body import BodyAdapter
 from bolid.losses import LossWeights, picture_loss, reconstruction_loss, snr_weight, total
 from bolid.training.bases import FrozenBase, TextConditions
 from bolid.training.draws import Draws
@@ -45,6 +46,7 @@ from bolid.training.objectives.mini_unet import UNetOptions, mini_scheduler, min
 class AdapterOptions:
     """Shape of a new adapter."""
 
+    method: str = "bolid"  # or a compared one: bolid.baselines.body_methods
     body_channels: tuple[int, ...] = (80, 96, 112)  # BodyNet's per level
     body_blocks: tuple[int, ...] = (1,)  # BodyNet's residual blocks per level, or one number for all
     token_dim: int = 96  # width of identity and image tokens
@@ -240,9 +242,19 @@ def posed(inputs: AdapterInputs) -> Tensor:
 
 
 def open_adapter(options: DiffusionOptions, unet: Any, base: FrozenBase) -> BoLIDAdapter:
-    """The adapter of `options.adapter`, or a new one that fits the UNet."""
+    """The adapter of `options.adapter`, or a new one of `options.method` that fits the UNet."""
     if options.adapter is not None:
         return read_adapter(options.adapter, unet)
+    if options.method != "bolid":
+        return BodyAdapter.for_method(
+            options.method,
+            unet,
+            base.require("image_encoder").config,
+            token_dim=options.token_dim,
+            body_channels=options.body_channels,
+            body_blocks=options.body_blocks,
+            tokens_per_part=options.tokens_per_part,
+        )
     return BoLIDAdapter.for_unet(
         unet,
         vision_dim=base.vision_dim,

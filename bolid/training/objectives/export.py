@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-from bolid.adapter import BoLIDAdapter
+from bolid.loading import adapter_class
 from bolid.training.bases import FrozenBase, open_base
 
 DEFAULTS = ("default_steps", "default_guidance_scale")  # of a pipeline's call, kept in model_index.json
@@ -46,7 +46,9 @@ def complete_pipeline(
         unet=half.unet,
         scheduler=scheduler,
         image_encoder=half.image_encoder,
-        adapter=BoLIDAdapter.from_pretrained(folder / "adapter", torch_dtype=torch.float16),
+        adapter=adapter_class(folder / "adapter").from_pretrained(
+            folder / "adapter", torch_dtype=torch.float16
+        ),
         estimator=half.estimator,
         **(pipeline_defaults(base.source) if defaults is None else defaults),
     ).save_pretrained(folder)

@@ -86,6 +86,7 @@ def noised(
     chosen = rows.own.nonzero()[:, 0]
     if len(chosen):
         x0 = latents.index_copy(0, chosen, first_x0(chosen).to(latents.dtype))
+        torch.clear_autocast_cache()  # its casts of weights have no gradient: see lightning._run
     return scheduler.add_noise(x0, noise, rows.steps)
 
 

@@ -179,7 +179,7 @@ def read_adapter(folder: str, unet: Any) -> BoLIDAdapter:
 
     Raises ValueError when there is none, or it was made for another UNet.
     """
-    from bolid.loading import require_fit
+    from bolid.loading import adapter_class, require_fit
 
     place = Path(folder) / "adapter"
     place = place if (place / "config.json").is_file() else Path(folder)
@@ -189,6 +189,6 @@ def read_adapter(folder: str, unet: Any) -> BoLIDAdapter:
             f"{folder!r} holds no adapter: give a pipeline's folder, or the folder that an adapter's "
             "config.json is in (objective.adapter)."
         )
-    adapter = BoLIDAdapter.from_pretrained(place, torch_dtype=torch.float32)
+    adapter = adapter_class(place).from_pretrained(place, torch_dtype=torch.float32)
     require_fit(adapter, unet)
     return adapter

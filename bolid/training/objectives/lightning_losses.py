@@ -149,7 +149,9 @@ class LightningBranch(nn.Module):
         with torch.no_grad():
             nobody = adapter.conditions(task.inputs.without_identity())
             without = self.roll_out(unet, scheduler, task, nobody, layers)
-        return alignment_losses(made.queries, without.queries, text_keys(unet, task.text.states, layers))
+        keys = text_keys(unet, task.text.states, layers)
+        with torch.autocast(task.noise.device.type, enabled=False):
+            return alignment_losses(made.queries, without.queries, keys)
 
     def _on_pixels(
         self, decode: Callable[[Tensor], Tensor], latents: Tensor, task: Task

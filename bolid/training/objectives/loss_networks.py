@@ -223,13 +223,13 @@ _OPENERS: dict[str, Any] = {
 }
 
 
-def refuse_shared(folder: str | Path, evaluators: str | Path, pipeline: str | Path) -> None:
-    """A loss must not teach to the test. Raises ValueError where a loss network is one of the evaluators or
-    of the pipeline, whatever the float type it was saved in."""
+def refuse_shared(folder: str | Path, evaluators: str | Path, pipeline: str | Path, clip: str | Path) -> None:
+    """A loss must not teach to the test. Raises ValueError where a loss network is one of the evaluators
+    (`clip` has the one of the CLIP score) or of the pipeline, whatever the float type it was saved in."""
     rivals = {
         "pose": (Path(evaluators) / "pose", Path(pipeline) / "estimator"),
         "appearance": (Path(evaluators) / "appearance",),
-        "text_image": (Path(pipeline) / "image_encoder",),
+        "text_image": (Path(clip) / "text_image", Path(pipeline) / "image_encoder"),
     }
     for kind, others in rivals.items():
         own = _weights(Path(folder) / kind)

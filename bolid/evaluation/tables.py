@@ -1,0 +1,133 @@
+"""The comparison as tables and sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bolid.evaluation.analysis import FIGURES, Figure
+
+Results = Mapping[str, Any]
+
+
+def title_of(figure: Figure, kind: str) -> str:
+    """A figure's name; what a mini network read says so."""
+    return f"{figure.title}-mini" if figure.read and kind == "mini" else figure.title
+
+
+def ending(kind: str) -> str:
+    """Of FID and KID."""
+    return "-mini" if kind == "mini" else ""
+
+
+def main_table(results: Results) -> list[list[str]]:
+    """Header and rows of the main table: training, FID, KID, then every figure that was measured."""
+    kind, rows = results["networks"]["kind"], results["rows"]
+    shown = [f for f in FIGURES if any(rows[row]["all"][f.key]["count"] for row in rows)]
+    head = ["Pictures", "training", "N", f"FID{ending(kind)}", f"KID{ending(kind)}"]
+    table = [head + [title_of(figure, kind) for figure in shown]]
+    for entry in results["table"]:
+        row = entry["name"]
+        found = results["distribution"][row]
+        cells = [entry["title"], entry["training"], str(found["pictures"])]
+        cells += [number(found["fid"], 2), number(found["kid"], 3)]
+        table.append(cells + [cell(rows[row]["all"][f.key], f.digits) for f in shown])
+    return table
+
+
+def test_table(results: Results) -> list[list[str]]:
+    """BoLID with pose minus every other row, in the figures of the aim."""
+    kind, titles = results["networks"]["kind"], {entry["name"]: entry["title"] for entry in results["table"]}
+    table = [["BoLID minus", "figure", "difference", "p (Holm)", "intervals overlap"]]
+    by_key = {figure.key: figure for figure in FIGURES}
+    for test in results["tests"]:
+        figure = by_key[test["figure"]]
+        if test["difference"]["count"]:
+            found = cell(test["difference"], figure.digits)
+            overlap = "yes" if test["overlap"] else "no"
+            p = number(test["p_holm"], 4)
+            table.append([titles[test["row"]], title_of(figure, kind), found, p, overlap])
+    return table
+
+
+def report_markdown(results: Results) -> str:
+    """The whole report as Markdown."""
+    lines = [f"# Comparison: {results['settings']['samples']} pictures a row", "", f"`{results['command']}`"]
+    lines += ["", *notes(results), ""]
+    for answer in results["answers"]:
+        lines += [f"## {answer['question']}", "", f"**{answer['verdict']}** {answer['missing']}".rstrip(), ""]
+        if answer["lines"]:
+            lines += [markdown(answer_table(answer)), ""]
+    lines += ["## Table", "", markdown(main_table(results)), ""]
+    halves = results["distribution"]["two halves of the truth"]
+    lines += [floor_of(halves, results["networks"]["kind"]), ""]
+    if results["tests"]:
+        lines += ["## Tests against BoLID", "", markdown(test_table(results)), ""]
+    lines += ["## Signatures", "", *(f"- {line}" for line in signatures(results)), ""]
+    return "\n".join(lines)
+
+
+def notes(results: Results) -> list[str]:
+    """What the figures stand on, in sentences."""
+    settings, machine = results["settings"], results["machine"]
+    steps = settings["steps"] or "the model's own"
+    text = [
+        f"Dataset {settings['dataset']}, {settings['pairs']} pairs, {settings['seeds']} sampling seeds a "
+        f"training, seed {settings['seed']}, {steps} steps; {machine['cores']} cores, "
+        f"{machine['processor']}. "
+        "Mean [95 % interval over training seeds and pairs; over pairs alone where there is one training]."
+    ]
+    if results["networks"]["kind"] == "mini":
+        text.append(
+            "Read by this project's mini networks: the scores end in -mini and compare with no other paper's."
+        )
+    text += results["remarks"]
+    return text
+
+
+def signatures(results: Results) -> list[str]:
+    """One line a score: what stands behind it, and N."""
+    count = max(entry["pictures"] for entry in results["distribution"].values())
+    end = ending(results["networks"]["kind"])
+    found = results["networks"]["signatures"].items()
+    return [
+        f"{score}{end}: {text}; N = {count}, numpy {results['versions']['numpy']}" for score, text in found
+    ]
+
+
+def floor_of(halves: Mapping[str, Any], kind: str) -> str:
+    """What FID and KID are of two halves of the truths."""
+    found = number(halves["fid"], 2) if halves["fid"] is not None else "not given: " + halves["why"]
+    return (
+        f"FID{ending(kind)} and KID{ending(kind)} compare with the truths of the first N test rows, in units "
+        f"of the truths' own spread. Two halves of them ({halves['pictures']} each): FID{ending(kind)} "
+        f"{found}, KID{ending(kind)} {number(halves['kid'], 3)}."
+    )
+
+
+def answer_table(answer: Mapping[str, Any]) -> list[list[str]]:
+    """The lines of an answer."""
+    table = [["", "figure", ""]]
+    return table + [
+        [line["what"], cell(line["interval"], line["digits"]), line["says"]] for line in answer["lines"]
+    ]
+
+
+def markdown(table: Sequence[Sequence[str]]) -> str:
+    """A table whose first row is its header."""
+    lines = ["| " + " | ".join(row) + " |" for row in table]
+    return "\n".join([lines[0], "|---" * len(table[0]) + "|", *lines[1:]])
+
+
+def cell(interval: Mapping[str, Any], digits: int) -> str:
+    """`mean [low, high]`, or - where nothing was measured."""
+    if not interval["count"]:
+        return "-"
+    mean, low, high = (f"{interval[k]:.{digits}f}" for k in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number, or - where there is none."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
