@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 OTHERS = [name for name in BODY_METHODS if name != "bolid"]
 CPU = torch.device("cpu")
 TINY = (
-    "objective.lightning.every=1", "objective.body_channels=[8,8]", "objective.tokens_per_part=[2,2,2,1]",
+    "objective.lightning.every=1", "objective.body_channels=[8,8]", "objective.body_blocks=[1]", "objective.tokens_per_part=[2,2,2,1]",
     "data.train_size=4", "data.validation_size=2", f"data.height={HEIGHT}", f"data.width={WIDTH}",
     "data.processes=1", "max_train_steps=2", "train_batch_size=4", "mixed_precision=no",
 )  # fmt: skip
@@ -43,8 +43,9 @@ TINY = (
 def pipeline(name: str, seed: int = 0) -> BoLIDPipeline:
     """A tiny pipeline with the method's adapter, whose every part acts."""
     pipe = make_mini(seed)
-    unet = pipe.unet
+    unet, kept = pipe.unet, {"image_encoder": pipe.image_encoder, "estimator": pipe.estimator}
     pipe.unload_bolid_adapter()
+    pipe.register_modules(**kept)
     torch.manual_seed(seed)
     adapter = BodyAdapter.for_method(
         name, unet, pipe.image_encoder.config, body_channels=(8, 8), tokens_per_part=(2, 2, 2, 1)

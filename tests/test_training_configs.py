@@ -80,6 +80,7 @@ def test_a_config_runs_two_steps_on_a_tiny_base(tmp_path, source, name, make):
         "objective.image_encoder": tmp_path / "base" / "image_encoder",
         "objective.token_dim": 64 if make is make_xl else 32,
         "objective.body_channels": "[8, 8]",
+        "objective.body_blocks": "[1]",
         "objective.adapter": "none" if name != "photos-20" else tmp_path / "base",
         "objective.grid_steps": 1,
         "data.source": source,
