@@ -120,6 +120,7 @@ def test_the_editor_and_back() -> None:
     assert pose["name"] == "waving"
     np.testing.assert_allclose(pose["keypoints"], points, atol=1e-4)
     assert editor_pose(None) is None
+    assert editor_pose("") is None  # so gradio sends None
     for wrong in (
         {"keypoints": [[1, 2]]},
         {},

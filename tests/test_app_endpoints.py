@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import contextlib
 import io
+import json
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,14 +28,17 @@ from gradio_client import Client, handle_file  # noqa: E402
 from gradio_client.exceptions import AppError  # noqa: E402
 
 from bolid.pictures import load_picture  # noqa: E402
-from bolid.space.serve import make_app, serve  # noqa: E402
+from bolid.pose import POSE_NAMES  # noqa: E402
+from bolid.space.serve import MAX_QUEUE, make_app, serve  # noqa: E402
 from bolid.space.settings import read_settings  # noqa: E402
 from bolid.space.studio import Studio  # noqa: E402
 
+ROOT = Path(__file__).parents[1]
+
 
 @pytest.fixture(scope="module")
-def address(person: Reference, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server over a tiny model that finds `person` in every picture but an all-black one.
+def pipe(person: Reference) -> Any:
+    """A tiny model that finds `person` in every picture but an all-black one.
 
     (Its estimator is of random weights and finds nobody; files are read as the real one reads them.)
     """
@@ -42,12 +50,24 @@ def address(person: Reference, tmp_path_factory: pytest.TempPathFactory) -> Iter
         return person
 
     pipe.find_person = find  # pyright: ignore[reportAttributeAccessIssue]
+    return pipe
+
+
+@contextlib.contextmanager
+def served(pipe: Any, folder: Path, examples: Path | None = None) -> Iterator[str]:
+    """The address of a server over `pipe` that keeps its files in `folder`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-        blocks = make_app(Studio(pipe, "tiny"))
+        blocks = make_app(Studio(pipe, "tiny"), examples)
         yield serve(blocks, "127.0.0.1", None, False, prevent_thread_lock=True, quiet=True)[1]
         blocks.close()
+
+
+@pytest.fixture(scope="module")
+def address(pipe: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with served(pipe, tmp_path_factory.mktemp("gradio")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -104,13 +124,31 @@ def test_users_at_once_get_their_own_pictures(address: str, picture: Any) -> Non
     assert len({data for _, data in alone}) == 3
 
 
-def test_a_cancelled_job_ends_and_the_next_is_drawn(client: Client, picture: Any) -> None:
-    job = client.submit(reference=picture, steps=50, count=4, api_name="/generate")
+def test_a_cancelled_job_stops_the_model(client: Client, picture: Any, pipe: Any) -> None:
+    """Of 4 x 50 steps, most are never computed, and the next request does not wait for them."""
+    steps = []
+    counting = pipe.unet.register_forward_hook(lambda *_: steps.append(1))
+    job = client.submit(reference=picture, steps=50, count=4, guidance=1, api_name="/generate")
     deadline = time.monotonic() + 20
-    while job.status().code.name not in ("PROCESSING", "ITERATING") and time.monotonic() < deadline:
-        time.sleep(0.05)
+    while len(steps) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
     job.cancel()
-    assert client.predict(reference=picture, steps=1, api_name="/generate")[1]
+    assert client.predict(reference=picture, steps=1, guidance=1, api_name="/generate")[1]
+    counting.remove()
+    assert 5 <= len(steps) < 150
+
+
+def test_a_full_queue_is_told(client: Client, picture: Any) -> None:
+    long = {"reference": picture, "steps": 50, "count": 4, "api_name": "/generate"}
+    jobs = [client.submit(**long) for _ in range(MAX_QUEUE + 4)]
+    deadline = time.monotonic() + 60
+    while not any(job.done() for job in jobs) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    refused = [job.exception() for job in jobs if job.done()]
+    for job in jobs:
+        job.cancel()
+    assert refused
+    assert all("Queue is full" in str(error) for error in refused)
 
 
 @pytest.mark.parametrize(
@@ -194,3 +232,61 @@ def test_a_path_of_the_server_is_not_opened(address: str, path: str) -> None:
 def test_a_path_instead_of_a_file_is_told(client: Client) -> None:
     with pytest.raises(AppError, match="upload the file instead"):
         client.predict(reference="/etc/passwd", api_name="/generate")
+
+
+def cached(folder: Path) -> list[str]:
+    """Names of the uploaded and drawn pictures that are still kept."""
+    return [path.name for path in folder.rglob("*.*") if path.is_file()]
+
+
+def test_uploads_and_results_are_deleted_at_their_age(
+    pipe: Any, picture: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an age of two seconds instead of an hour; what the page itself shows stays."""
+    monkeypatch.setattr("bolid.space.page.KEPT", 2)
+    monkeypatch.setattr("bolid.space.page.SWEPT", 1)
+    with served(pipe, tmp_path, ROOT / "examples") as address:
+        own = cached(tmp_path)
+        client = Client(address, verbose=False)
+        client.predict(reference=picture, steps=1, api_name="/generate")
+        assert len(cached(tmp_path)) >= len(own) + 2  # the upload and the picture
+        deadline = time.monotonic() + 30
+        while len(cached(tmp_path)) > len(own) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert "person.png" not in cached(tmp_path)
+        shown = json.dumps(httpx.get(f"{address}config").json())
+        files = set(re.findall(r'"url": "([^"]+/file=[^"]+)"', shown))
+        assert len(files) >= len(POSE_NAMES)
+        assert {httpx.get(file).status_code for file in files} == {200}
+
+
+def test_an_mcp_client_draws(address: str, person: Reference) -> None:
+    """Both tools over the wire: a picture, and a mistake told in words."""
+    pytest.importorskip("mcp", reason="pip install 'gradio[mcp]'")
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamablehttp_client
+
+    with io.BytesIO() as file:
+        Image.fromarray(person.image).save(file, "PNG")
+        given = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+    async def talk() -> tuple[dict[str, Any], Any, Any, Any]:
+        async with (
+            streamablehttp_client(f"{address}gradio_api/mcp/") as (read, write, _),
+            ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+            drawn = await session.call_tool("generate", {"reference": given, "pose": "sitting", "steps": 1})
+            previewed = await session.call_tool("pose_preview", {"keypoints": person.keypoints.tolist()})
+            wrong = await session.call_tool("pose_preview", {"pose": "wavng"})
+            return tools, drawn, previewed, wrong
+
+    tools, drawn, previewed, wrong = asyncio.run(talk())
+    assert set(tools) == {"generate", "pose_preview"}
+    assert "whole body" in tools["generate"].inputSchema["properties"]["reference"]["description"]
+    assert not drawn.isError
+    assert "image.png" in drawn.content[0].text
+    assert not previewed.isError
+    assert wrong.isError
+    assert "Did you mean 'waving'" in wrong.content[0].text

@@ -5,100 +5,16 @@ On bolid-mini where models/bolid-mini is there, else skipped: a model of random 
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from visitor import PERSON, ROOT, WRIST, download, drag, generate, others_drawing, results, upload
 
 pytestmark = pytest.mark.browser
-ROOT = Path(__file__).parents[1]
-PERSON = ROOT / "examples" / "people" / "plaid.png"
-WRIST = '#pose-editor [data-joint="4"]'
-PATIENCE = 120_000  # milliseconds; a machine that is busy with other things is slow
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """The page on a free port."""
-    if not (ROOT / "models" / "bolid-mini" / "model_index.json").is_file():
-        pytest.skip("models/bolid-mini is not there")
-    from bolid.__main__ import find_model, load
-    from bolid.space.measures import choose_networks
-    from bolid.space.serve import make_app, serve
-    from bolid.space.studio import Studio
-
-    pipe = load(find_model(None), "cpu")
-    studio = Studio(pipe, "bolid-mini", choose_networks(pipe, ROOT / "models" / "evaluators"))
-    blocks = make_app(studio, ROOT / "examples")
-    yield serve(blocks, "127.0.0.1", None, False, prevent_thread_lock=True, quiet=True)[1]
-    blocks.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium, headless."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("chromium is not installed (apt-get install chromium)")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    """A fresh visit, desktop size."""
-    tab = browser.new_page(viewport={"width": 1400, "height": 1000}, accept_downloads=True)
-    tab.set_default_timeout(PATIENCE)
-    tab.goto(address)
-    tab.wait_for_selector(WRIST)
-    yield tab
-    tab.close()
-
-
-def upload(page: Any) -> None:
-    page.set_input_files("#reference input[type=file]", str(PERSON))
-    page.get_by_text("Person found").wait_for()
-
-
-def drag(page: Any, joint: str, by: tuple[int, int]) -> None:
-    place = page.locator(joint)
-    place.scroll_into_view_if_needed()
-    box = place.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x + by[0], y + by[1], steps=4)
-    page.mouse.up()
-
-
-def results(page: Any, count: int = 1) -> None:
-    page.get_by_text(f"{count} picture{'s' if count > 1 else ''} done").wait_for()
-    page.locator("#generate:not([disabled])").wait_for()
-
-
-def generate(page: Any, steps: int, count: int = 1) -> None:
-    """Fewer steps than usual: what the page does is under test, not the picture."""
-    page.get_by_role("button", name="Steps, guidance, size").click()
-    page.fill("#steps input[type=number]", str(steps))
-    page.keyboard.press("Tab")
-    page.fill("#count input[type=number]", str(count))
-    page.keyboard.press("Tab")
-    page.locator("#generate").click()
-
-
-def download(page: Any, path: Path) -> Path:
-    page.locator("#download:not([disabled])").wait_for()
-    with page.expect_download() as told:
-        page.locator("#download").click()
-    told.value.save_as(path)
-    return path
 
 
 def wrist_height(file: Path) -> float:
@@ -207,25 +123,139 @@ def test_without_a_reference_nobody_is_drawn(page: Any) -> None:
     page.locator("#generate:not([disabled])").wait_for()
 
 
-def test_a_text_file_is_told_in_words(page: Any, tmp_path: Path) -> None:
-    (tmp_path / "notes.png").write_text("no picture")
-    page.set_input_files("#reference input[type=file]", str(tmp_path / "notes.png"))
-    page.get_by_text("is not a picture").first.wait_for()
+def test_a_bad_picture_is_told_in_words_and_nobody_is_drawn(page: Any, tmp_path: Path) -> None:
+    """One after the other on one page, which lives on: at the end a good picture is drawn."""
+    made = bad_pictures(tmp_path)
+    for name, words in made.items():
+        page.set_input_files("#reference input[type=file]", str(tmp_path / name))
+        page.locator("#found-words .bad").get_by_text(words).wait_for()
+        page.locator("#generate").click()
+        page.get_by_text("Not drawn").wait_for()
+        page.locator("#generate:not([disabled])").wait_for()
+        assert page.locator("#results .thumbnail-item").count() == 0
+        page.get_by_label("Remove Image").or_(
+            page.locator("#reference button[aria-label=Clear]")
+        ).first.click()
+        page.get_by_text("No reference yet").wait_for()
+    upload(page)
+    generate(page, 2)
+    results(page)
     assert page.get_by_text("Traceback").count() == 0
 
 
-def test_the_keyboard_reaches_the_button(page: Any) -> None:
-    """From the seed on, Tab comes to Generate, and Enter presses it."""
-    page.locator("#seed input").focus()
-    for _ in range(12):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.id") == "generate":
-            break
-    page.keyboard.press("Enter")
-    page.get_by_text("There is no reference picture").first.wait_for()
+def bad_pictures(folder: Path) -> dict[str, str]:
+    """File name -> what the page says of it. The photograph is a stand-in: shading, texture, sensor noise."""
+    (folder / "notes.png").write_text("no picture")
+    (folder / "broken.png").write_bytes(PERSON.read_bytes()[:900])
+    Image.new("1", (20_000, 100)).save(folder / "huge.png")
+    coarse = np.random.default_rng(0).normal(128, 45, (12, 8, 3)).clip(0, 255).astype(np.uint8)
+    smooth = Image.fromarray(coarse).resize((512, 768), Image.Resampling.BICUBIC)
+    noise = np.random.default_rng(1).normal(0, 6, (768, 512, 3))
+    Image.fromarray((np.asarray(smooth) + noise).clip(0, 255).astype(np.uint8)).save(folder / "photo.png")
+    Image.new("RGB", (128, 192), "lightblue").save(folder / "empty.png")
+    return {
+        "notes.png": "is not a picture", "broken.png": "damaged", "huge.png": "too large",
+        "photo.png": "python app.py --model", "empty.png": "o person was found",
+    }  # fmt: skip
 
 
-def test_the_page_fits_a_phone(page: Any) -> None:
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.wait_for_timeout(500)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+def test_a_long_prompt_and_html_are_taken_as_text(page: Any) -> None:
+    alarms: list[Any] = []
+    page.on("dialog", lambda dialog: (alarms.append(dialog), dialog.dismiss()))
+    upload(page)
+    page.fill("#prompt textarea", "x" * 10_000)
+    page.locator("#generate").click()
+    page.get_by_text("10,000 characters").first.wait_for()
+    page.locator("#generate:not([disabled])").wait_for()
+    words = "<img src=x onerror=alert(1)> <b>in the snow</b>"
+    page.fill("#prompt textarea", words)
+    generate(page, 2)
+    results(page)
+    page.locator("#details").get_by_text(words).wait_for()
+    assert page.locator("#details img, #details b").count() == 0
+    assert not alarms
+
+
+def test_poses_come_from_gallery_picture_reference_and_none(page: Any) -> None:
+    def wrist() -> str | None:
+        return page.locator(WRIST).get_attribute("aria-label")
+
+    def changes(act: Any) -> None:
+        pose, preview = wrist(), page.locator("#pose-preview img").get_attribute("src")
+        act()
+        page.wait_for_function("([s, t]) => document.querySelector(s)?.ariaLabel !== t", arg=[WRIST, pose])
+        page.wait_for_function(
+            "([s, t]) => document.querySelector(s)?.src !== t", arg=["#pose-preview img", preview]
+        )
+
+    upload(page)
+    changes(lambda: page.get_by_role("button", name="sitting", exact=True).click())
+    changes(page.get_by_role("button", name="The reference's own pose").click)
+    page.get_by_role("tab", name="From a picture").click()
+    jumping = str(ROOT / "examples" / "poses" / "jumping.png")
+    changes(lambda: page.set_input_files("#pose-picture input[type=file]", jumping))
+    page.get_by_role("button", name="Free pose").click()
+    page.get_by_text("free pose: choose one").wait_for()
+    page.locator("#pose-preview img").wait_for(state="detached")
+    generate(page, 2)
+    results(page)
+    page.locator("#details").get_by_text("free").wait_for()
+
+
+def test_joints_are_added_hidden_and_mirrored(page: Any) -> None:
+    def labels() -> list[str]:
+        found = page.locator("#pose-editor [data-joint]")
+        return [found.nth(place).get_attribute("aria-label") for place in range(found.count())]
+
+    first = labels()
+    page.locator(WRIST).focus()
+    page.get_by_role("button", name="Remove joint").click()
+    assert len(labels()) == len(first) - 1
+    page.get_by_label("add a joint").select_option(label="right wrist")
+    page.wait_for_function("s => document.querySelector(s)", arg=WRIST)
+    assert len(labels()) == len(first)
+    page.get_by_role("button", name="Behind / seen").click()
+    assert "hidden behind the body" in page.locator(WRIST).get_attribute("aria-label")
+    page.get_by_role("button", name="Mirror").click()
+    assert "hidden behind the body" in page.locator('#pose-editor [data-joint="7"]').get_attribute(
+        "aria-label"
+    )
+    for _ in range(4):
+        page.get_by_role("button", name="Undo").click()
+    assert labels() == first
+
+
+def test_a_place_in_the_queue_is_shown_and_given_back(page: Any, space_address: str) -> None:
+    """Others are drawing: the page says its place, Stop leaves the queue, and the others get theirs."""
+    upload(page)
+    with others_drawing(space_address, 2):
+        page.locator("#generate").click()
+        page.locator("#live").get_by_text(re.compile(r"queue: \d+/\d+")).wait_for()
+        page.locator("#stop").click()
+        page.get_by_text("Stopped.").wait_for()
+        page.locator("#generate:not([disabled])").wait_for()
+    page.locator("#generate").click()  # would hang if the first one still waited
+    results(page)
+
+
+def test_a_full_queue_is_told_and_the_page_lives_on(page: Any, space_address: str) -> None:
+    from bolid.space.serve import MAX_QUEUE
+
+    upload(page)
+    with others_drawing(space_address, MAX_QUEUE + 3):
+        page.locator("#generate").click()
+        page.get_by_text("busy").first.wait_for()
+        page.get_by_text("Not drawn").wait_for()
+        page.locator("#generate:not([disabled])").wait_for()
+        before = page.locator(WRIST).get_attribute("aria-label")
+        page.get_by_role("button", name="sitting", exact=True).click()
+        page.wait_for_function("([s, t]) => document.querySelector(s)?.ariaLabel !== t", arg=[WRIST, before])
+
+
+def test_a_double_click_draws_once(page: Any) -> None:
+    upload(page)
+    page.locator("#generate").dblclick()
+    results(page)
+    page.wait_for_timeout(1500)
+    assert page.locator("#generate").is_enabled()
+    assert page.locator("#results .thumbnail-item").count() == 1

@@ -54,7 +54,7 @@ function draw() {
     const state = sure < 0.75 ? 'hidden behind the body' : 'seen';
     const group = make('g', { 'data-joint': i, tabindex: 0, role: 'button', 'aria-roledescription': 'movable joint',
       'aria-label': `${props.names[i]}, ${Math.round(x * 100)} % from the left, ${Math.round(y * 100)} % from the top, ${state}`,
-      class: i === chosen ? 'joint chosen' : 'joint' }, svg);
+      class: 'joint' }, svg);
     make('circle', { cx: x * W, cy: y * H, r: 15, fill: 'transparent' }, group);  // room for a finger
     make('circle', { class: 'dot', cx: x * W, cy: y * H, r: 7, fill: props.colors[i], 'fill-opacity': sure < 0.75 ? 0.55 : 1 }, group);
   });
@@ -66,6 +66,11 @@ function draw() {
     joints.forEach((joint, i) => { if (joint[2] <= 0) missing.appendChild(new Option(props.names[i], i)); });
     missing.disabled = missing.options.length < 2;
   }
+  mark();
+}
+
+function mark() {  // which joint is chosen, and what can be done: without a new drawing, which a finger would not survive
+  for (const group of element.querySelectorAll('[data-joint]')) group.classList.toggle('chosen', +group.dataset.joint === chosen);
   for (const button of element.querySelectorAll('button[data-do]')) {
     const act = button.dataset.do;
     button.disabled = act === 'undo' ? !past.length : act === 'hide' || act === 'behind' ? chosen === null : !joints.length;
@@ -110,9 +115,12 @@ function restore(state, text) { joints = clone(state.joints); name = state.name;
 element.addEventListener('pointerdown', (event) => {
   const i = jointOf(event.target); if (i === null) return;
   dragged = i; chosen = i; remember();
-  event.preventDefault(); draw();
-  element.querySelector(`[data-joint="${i}"]`)?.focus({ preventScroll: true });
+  event.preventDefault(); mark();
+  event.target.closest('[data-joint]').focus({ preventScroll: true });
 });
+// a finger on a joint drags it and does not scroll the page (touch-action has no effect inside an svg)
+element.addEventListener('touchstart', (event) => { if (jointOf(event.target) !== null) event.preventDefault(); },
+  { passive: false });
 window.addEventListener('pointermove', (event) => {
   if (dragged === null) return;
   const box = element.querySelector('svg').getBoundingClientRect();
@@ -124,7 +132,7 @@ window.addEventListener('pointerup', drop);
 window.addEventListener('pointercancel', drop);
 element.addEventListener('focusin', (event) => {
   const i = jointOf(event.target); if (i === null || i === chosen) return;
-  chosen = i; draw();
+  chosen = i; mark();
 });
 element.addEventListener('keydown', (event) => {
   const i = jointOf(event.target); if (i === null) return;

@@ -36,7 +36,7 @@ CSS = """
   font-weight: 600; color: var(--block-label-text-color); }
 svg { width: 100%; background: #000; border-radius: 8px; display: block;
   user-select: none; }
-.joint { cursor: grab; touch-action: none; outline: none; }
+.joint { cursor: grab; outline: none; }
 .joint:focus .dot, .joint.chosen .dot { stroke: #fff; stroke-width: 3; }
 .tools { display: flex; flex-wrap: wrap; gap: 4px; margin-top: 6px; }
 .tools button, .tools select { flex: 1 1 auto; min-height: 36px; padding: 3px 7px; border-radius: 6px;
@@ -80,11 +80,11 @@ def editor_value(points: np.ndarray | None, name: str | None = None) -> dict[str
 
 
 def editor_pose(value: Any) -> dict[str, Any] | None:
-    """The editor's value -> {"keypoints": float32 [18, 3], "name"}; None stays None.
+    """The editor's value -> {"keypoints": float32 [18, 3], "name"}; None, which gradio sends as "", -> None.
 
     Raises ValueError for anything else.
     """
-    if value is None:
+    if value is None or value == "":
         return None
     try:
         pose = Pose(np.asarray(value["keypoints"], np.float32))

@@ -33,7 +33,7 @@ def picture_input(label: str, **rest: Any) -> gr.Image:
 
 
 def keypoints_input(label: str) -> gr.JSON:
-    """A `gr.JSON` that says what it takes; gradio's own names no type, and its MCP server refuses all calls."""
+    """A `gr.JSON` that says what it takes; gradio's own names no type, and MCP calls are refused."""
     points = gr.JSON(None, label=label)
     rows = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
     points.api_info = lambda: rows

@@ -23,6 +23,7 @@ from bolid.space.texts import (
     CONSENT,
     KEPT,
     NOT_DRAWN,
+    STOPPED,
     SWEPT,
     TAGLINE,
     UNMARKED,
@@ -115,10 +116,12 @@ class Page:
             (picture.sweep, self.drawings.sweep, [picture.which, *own], picture.strip),
         )
         running = [self._drawing(*kind) for kind in kinds]
-        # a running drawing ends by its flag; the cancelling takes a waiting one out of the queue
+        # a running drawing ends by its flag; then the cancelling takes a waiting one out of the queue
+        # (two events of one click, in this order: gradio 6.31 never runs a `then` that only cancels)
         picture.stop.click(self.drawings.stop, None, picture.live, **AT_ONCE).then(
-            None, None, None, cancels=running, **AT_ONCE
-        ).then(self._idle, picture.pictures, self._switches(), **AT_ONCE)
+            self._idle, picture.pictures, self._switches(), **AT_ONCE
+        )
+        picture.stop.click(None, None, None, cancels=running, **AT_ONCE)
 
     def _drawing(self, button: Any, draw: Any, inputs: list[Any], output: Any) -> Any:
         """A drawing button: while it draws, only Stop can be pressed."""
@@ -130,7 +133,7 @@ class Page:
         idle = (self._idle, self.picture.pictures, self._switches())
         ended = drawing.then(*idle, **AT_ONCE)
         # gradio 6.31's page leaves `then` out after an error
-        drawing.failure(*idle, **AT_ONCE).then(lambda: views.note(NOT_DRAWN), None, live, **AT_ONCE)
+        drawing.failure(*idle, **AT_ONCE).then(self._not_drawn, live, live, **AT_ONCE)
         if output is not self.picture.pictures:
             ended.then(**self._shown(), **AT_ONCE)
         else:
@@ -138,6 +141,10 @@ class Page:
                        [self.picture.drawn, self.picture.chosen, self.picture.order], **AT_ONCE,
             ).then(**self._shown(), **AT_ONCE)  # fmt: skip
         return drawing
+
+    def _not_drawn(self, news: str | None) -> Any:
+        """The line of news after a failure, which for gradio a cancelled drawing is too."""
+        return gr.skip() if STOPPED in (news or "") else views.note(NOT_DRAWN)
 
     def _drawn(self, pictures: Any) -> tuple[Any, int, Any]:
         """New pictures: their own order, the first one chosen."""

@@ -1,0 +1,69 @@
+"""What a visitor of the Space's page does, for the browser tests (fixtures: `conftest.py`)."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PERSON = ROOT / "examples" / "people" / "plaid.png"
+WRIST = '#pose-editor [data-joint="4"]'
+PHONE = {"width": 390, "height": 844}
+PATIENCE = 40_000  # milliseconds; a machine that is busy with other things is slow
+
+
+def upload(page: Any) -> None:
+    page.set_input_files("#reference input[type=file]", str(PERSON))
+    page.get_by_text("Person found").wait_for()
+
+
+def drag(page: Any, joint: str, by: tuple[int, int]) -> None:
+    place = page.locator(joint)
+    place.scroll_into_view_if_needed()
+    box = place.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + by[0], y + by[1], steps=4)
+    page.mouse.up()
+
+
+def results(page: Any, count: int = 1) -> None:
+    page.get_by_text(f"{count} picture{'s' if count > 1 else ''} done").wait_for()
+    page.locator("#generate:not([disabled])").wait_for()
+
+
+def generate(page: Any, steps: int, count: int = 1) -> None:
+    """Fewer steps than usual: what the page does is under test, not the picture."""
+    page.get_by_role("button", name="steps, guidance, size").click()
+    page.fill("#steps input[type=number]", str(steps))
+    page.keyboard.press("Tab")
+    page.fill("#count input[type=number]", str(count))
+    page.keyboard.press("Tab")
+    page.locator("#generate").click()
+
+
+def download(page: Any, path: Path) -> Path:
+    page.locator("#download:not([disabled])").wait_for()
+    with page.expect_download() as told:
+        page.locator("#download").click()
+    told.value.save_as(path)
+    return path
+
+
+@contextlib.contextmanager
+def others_drawing(address: str, count: int) -> Iterator[None]:
+    """Long drawings of other visitors, cancelled at the end."""
+    from gradio_client import Client, handle_file
+
+    client = Client(address, verbose=False)
+    long = {"reference": handle_file(PERSON), "steps": 50, "count": 4, "api_name": "/generate"}
+    jobs = [client.submit(**long) for _ in range(count)]
+    while any(job.status().code.name in ("STARTING", "JOINING_QUEUE") for job in jobs):
+        time.sleep(0.1)
+    yield
+    for job in jobs:
+        job.cancel()
