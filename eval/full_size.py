@@ -66,7 +66,10 @@ def inputs(base: str, side: int, device: str) -> dict[str, Any]:
     """Arguments of one step of the UNet for a picture of `side` pixels a side."""
     made: dict[str, Any] = {"device": device, "dtype": torch.bfloat16}
     text = torch.zeros(1, TEXT, BASES[base]["cross_attention_dim"], **made)
-    step = {"sample": torch.zeros(1, 4, side // 8, side // 8, **made), "encoder_hidden_states": text}
+    step: dict[str, Any] = {
+        "sample": torch.zeros(1, 4, side // 8, side // 8, **made),
+        "encoder_hidden_states": text,
+    }
     step |= {"timestep": torch.zeros(1, device=device), "return_dict": False}
     if base == "sdxl":
         pooled, ids = torch.zeros(1, 1280, **made), torch.zeros(1, 6, **made)
@@ -98,11 +101,13 @@ def operations(function: Callable[[], Any]) -> float:
 
 def count(base: str) -> list[tuple[str, float, float]]:
     """What, millions of parameters, 10^12 operations, at the base's own size; on the meta device."""
-    unet, adapter = (part.to(torch.bfloat16) for part in build(base))
+    models: tuple[Any, Any] = build(base)
+    unet, adapter = (part.to(torch.bfloat16) for part in models)
     side = 8 * BASES[base]["sample_size"]
     step: dict[str, Any] = inputs(base, side, "meta")
     with torch.device("meta"):
-        controlnet = ControlNetModel.from_unet(unet, load_weights_from_unet=False).to(torch.bfloat16)
+        controlnet: Any = ControlNetModel.from_unet(unet, load_weights_from_unet=False)
+        controlnet.to(torch.bfloat16)
     picture = torch.zeros(1, 3, side, side, device="meta", dtype=torch.bfloat16)
     alone = operations(lambda: unet(**step))
     beside = operations(lambda: controlnet(**step, controlnet_cond=picture))

@@ -145,6 +145,7 @@ def table(options: argparse.Namespace, networks: str) -> list[tuple[str, float, 
     from bolid.losses import LossWeights
     from bolid.training.bases import open_base
     from bolid.training.draws import step_draws
+    from bolid.training.objectives.conditions import draw_conditions
     from bolid.training.objectives.diffusion import DiffusionObjective, DiffusionOptions
     from bolid.training.objectives.lightning_losses import BranchOptions, LightningBranch
 
@@ -171,7 +172,11 @@ def table(options: argparse.Namespace, networks: str) -> list[tuple[str, float, 
 
         return run
 
-    rec = measured(backward(lambda: objective.reconstruction(batch, draws)[0].mean()), options.repeats)
+    def reconstruction() -> torch.Tensor:
+        conditions = draw_conditions(objective.adapter, batch, objective.options, draws, objective.base.fold)
+        return objective.reconstruction(batch, conditions, draws)[0]["rec"]
+
+    rec = measured(backward(reconstruction), options.repeats)
     lines = [(f"L_rec alone, {options.rows} rows", *rec)]
     assert objective.branch is not None
     for name, mode in MODES:
