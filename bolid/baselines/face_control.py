@@ -71,7 +71,7 @@ def draw_face_points(points: np.ndarray, height: int, width: int) -> np.ndarray:
         middle, half = (points[index] + points[NOSE]) / 2, int(np.linalg.norm(along) / 2)
         angle = int(np.degrees(np.arctan2(along[1], along[0])))
         ellipse = cv2.ellipse2Poly(middle.astype(int).tolist(), (half, LINE_PX), angle, 0, 360, 1)
-        cv2.fillConvexPoly(lines, ellipse, colour)
+        cv2.fillConvexPoly(lines, np.array(ellipse, np.int32), colour)
     drawn = (lines * LINE_SHARE).astype(np.uint8)
     for (x, y), colour in zip(points, POINT_COLOURS, strict=True):
         cv2.circle(drawn, (int(x), int(y)), DOT_PX, colour, -1)
