@@ -76,11 +76,11 @@ def hook_control(unet: UNet2DConditionModel, control: Callable[..., Any]) -> Any
 
     def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         conditions: Conditions | None = (kwargs.get("cross_attention_kwargs") or {}).get(KEY)
-        groups = () if conditions is None else conditions.groups
+        sample = args[0] if args else kwargs["sample"]
+        groups = () if conditions is None else conditions.for_rows(len(sample)).groups
         given = next((group for group in groups if isinstance(group, ControlGroup)), None)
         if given is None:
             return None
-        sample = args[0] if args else kwargs["sample"]
         timestep = args[1] if len(args) > 1 else kwargs["timestep"]
         down, middle = _residuals(control, given, sample, timestep, kwargs.get("added_cond_kwargs"))
         if (others := kwargs.get("down_block_additional_residuals")) is not None:  # a ControlNet beside it
