@@ -245,8 +245,9 @@ class BoLIDAdapter(ModelMixin, ConfigMixin):
 
     @property
     def look(self) -> Look:
-        """How references are to be looked at for `encode_identity`."""
-        return Look(self.sees_whole, self.config.class_token)
+        """How references are to be looked at for `encode_identity`, and image prompts for `encode_image`."""
+        class_token = self.config.class_token
+        return Look(self.sees_whole, class_token, prompt_class_token=class_token)
 
     def encode_image(self, patches: Tensor) -> Tensor:
         """Patches of the image prompt [B, L, D] → tokens [B, M, C].

@@ -232,7 +232,7 @@ class ConditioningMixin:
                 whole = _pixels([np.asarray(image)])
                 # squeezed to the encoder's square, as in training: nothing is cut off
                 pixels[row] = functional.interpolate(whole, (size, size), mode="bilinear", antialias=True)[0]
-        tokens = self.adapter.encode_image(self._states(Look(), pixels))
+        tokens = self.adapter.encode_image(self._states(self.adapter.look.prompt, pixels))
         given = [0.0 if picture is None else request.image_strength for picture in request.pictures]
         return {"image_tokens": tokens, "image_strength": torch.tensor(given, device=tokens.device)}
 

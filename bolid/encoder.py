@@ -123,12 +123,19 @@ class Look:
         recognition: with `whole`, a row before the others: the four parts' class tokens of the last layer,
             which tell attributes of a part, side by side and filled up with zeros. What the recognition
             embedding of a face is to InstantID and PuLID, for the body.
+        prompt_class_token: the class token of image prompts is kept, whatever references do.
     """
 
     whole: bool = False
     class_token: bool = False
     layers: tuple[int, ...] = (-2,)
     recognition: bool = False
+    prompt_class_token: bool = False
+
+    @property
+    def prompt(self) -> Look:
+        """How image prompts are looked at: whole pictures, last layer but one."""
+        return Look(class_token=self.prompt_class_token)
 
     def crops(self, image: Tensor, parts: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """Crops [B, K, 3, size, size] for `states`, and present [B, 4] or, of the whole person, [B, 1]."""

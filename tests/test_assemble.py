@@ -24,11 +24,16 @@ from transformers import (
 from bolid import BoLIDPipeline, BoLIDXLPipeline, Identity
 from bolid.__main__ import main
 from bolid.assemble import assemble
+from bolid.avatars.dataset import avatar_dataset
 from bolid.baselines import Features
 from bolid.encoder import Look, crop_person
 from bolid.export import export
 from bolid.training.bases import open_base
+from bolid.training.config import load_config
+from bolid.training.loop import train
+from bolid.training.stages import build_stage
 
+CONFIGS = Path(__file__).parents[1] / "train" / "configs"
 EXACT = {"rtol": 0.0, "atol": 1e-4}
 PERSON = make_reference("standing", 96, 64)
 
@@ -126,6 +131,38 @@ def test_the_command_builds_a_pipeline_that_draws(
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_training_goes_on_from_it(family: str, parts: Path, tmp_path: Path) -> None:
+    """The family's own config of `train/run.py`, on rows from a file: what starts from nothing moves."""
+    body = str(parts / f"plus_{family}.safetensors")
+    made = assemble(str(parts / family), body, tmp_path / "made", pose=str(parts / f"pose_{family}"))
+    rows = avatar_dataset("train", 8, height=96, width=64, cache_dir=tmp_path / "drawn")
+    (tmp_path / "rows").mkdir()
+    rows.to_parquet(tmp_path / "rows" / "train-00000-of-00001.parquet")
+    changed = {
+        "output_dir": tmp_path / "run", "data.cache_dir": tmp_path / "cache",
+        "data.source": tmp_path / "rows", "data.height": 96, "data.width": 64, "data.validation_size": 2,
+        "data.workers": 1, "max_train_steps": 2, "train_batch_size": 2, "lr_warmup_steps": 0,
+        "validation_steps": 0, "checkpointing_steps": 2, "mixed_precision": "no",
+        "objective.base": made, "objective.adapter": made, "objective.image_encoder": "null",
+    }  # fmt: skip
+    config = load_config(CONFIGS / f"{family}.yaml", [f"{name}={value}" for name, value in changed.items()])
+    exported = train(config, *build_stage(config))
+    assert exported is not None
+    pipe = opened(made)
+    before = {name: weight.clone() for name, weight in pipe.adapter.state_dict().items()}
+    options: dict[str, Any] = {"reference": PERSON, "pose": "sitting", "height": 96, "width": 64}
+    first = draw(pipe, **options)
+    pipe.load_bolid_adapter(exported)
+    after = pipe.adapter.state_dict()
+    assert before.keys() == after.keys()
+    bodies = [name for name in after if name.endswith(".body.weight")]
+    assert all(not before[name].any() for name in bodies)
+    assert any(after[name].any() for name in bodies)
+    assert pipe.adapter.config.class_token
+    assert not torch.equal(draw(pipe, **options), first)
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
 def test_seen_whole_it_is_ip_adapter_plus(family: str, parts: Path, tmp_path: Path) -> None:
     """The same picture as stock diffusers with the same file, and exported it is the file again."""
     body = parts / f"plus_{family}.safetensors"
@@ -140,6 +177,23 @@ def test_seen_whole_it_is_ip_adapter_plus(family: str, parts: Path, tmp_path: Pa
     torch.testing.assert_close(stock_picture(pipe, body, height=64, width=64), ours, **EXACT)
 
 
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_its_image_prompt_is_ip_adapter_plus(family: str, parts: Path, tmp_path: Path) -> None:
+    """In the pipeline and in training's features alike: the class token goes with the patches."""
+    body = parts / f"plus_{family}.safetensors"
+    assemble(str(parts / family), str(body), tmp_path / "made")
+    pipe, scene = opened(tmp_path / "made"), np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    options: dict[str, Any] = {"height": 64, "width": 64}
+    ours = draw(pipe, image_prompt=scene, image_prompt_strength=1.0, guidance_scale=1.0, **options)
+    pixels = torch.from_numpy(scene).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        patches = pipe._states(Look(class_token=True), pixels)
+        frozen = open_base(tmp_path / "made")
+        frozen.look = pipe.adapter.look
+        assert torch.equal(frozen.patches(pixels), patches)
+    torch.testing.assert_close(by_stock(pipe, body, patches[None], **options), ours, **EXACT)
+
+
 def stock_picture(pipe: Any, file: Path, **options: Any) -> torch.Tensor:
     """What stock diffusers draws of PERSON with a file in IP-Adapter Plus layout."""
     found = PERSON.resized(*pipe.picture_size)
@@ -147,10 +201,13 @@ def stock_picture(pipe: Any, file: Path, **options: Any) -> torch.Tensor:
     crop, _ = crop_person(
         image, torch.from_numpy(found.parts.copy())[None], pipe.image_encoder.config.image_size
     )
-    with torch.no_grad():
-        patches = pipe._states(
-            Look(class_token=True), crop
-        )  # what `encode_image` of the stock pipelines gives
+    with torch.no_grad():  # what `encode_image` of the stock pipelines gives
+        patches = pipe._states(Look(class_token=True), crop)
+    return by_stock(pipe, file, patches, **options)
+
+
+def by_stock(pipe: Any, file: Path, patches: torch.Tensor, **options: Any) -> torch.Tensor:
+    """What stock diffusers draws of patches [1, 1, L, D] with a file in IP-Adapter Plus layout."""
     pipe.adapter.detach(pipe.unet)
     plain = stock(pipe)
     plain.load_ip_adapter(str(file.parent), subfolder="", weight_name=file.name, image_encoder_folder=None)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bolid.autoencoder import AvatarAutoencoder
-from bolid.encoder import Look, part_patches
+from bolid.encoder import Look
 from bolid.estimator import PersonEstimator
 from bolid.pipeline import BoLIDPipeline
 from bolid.pipeline_xl import BoLIDXLPipeline
@@ -212,13 +212,13 @@ class FrozenBase(nn.Module):
         return getattr(self.vae.config, "shift_factor", None) or 0.0
 
     def patches(self, pictures: Tensor) -> Tensor:
-        """Crops or whole pictures [..., 3, S, S] in [-1, 1] → patches [..., L, D] of the vision encoder.
+        """Image prompts [..., 3, S, S] in [-1, 1] → the encoder's patches [..., L, D], by `Look.prompt`.
 
         Normalised by the feature extractor's statistics, as the pipeline does; without one as they are.
         """
         processor = self.feature_extractor
         statistics = (None, None) if processor is None else (processor.image_mean, processor.image_std)
-        return part_patches(self.require("image_encoder"), pictures, *statistics)
+        return self.look.prompt.states(self.require("image_encoder"), pictures, *statistics)
 
     def see(self, crops: Tensor) -> Tensor:
         """A reference's crops, as `look.crops` cuts them, → what the adapter gets of them."""
