@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -182,6 +184,26 @@ def test_closing_ends_at_the_next_step(studio: Studio, person: Reference) -> Non
     next(drawing)
     drawing.close()  # a client that went away, or Stop
     assert threading.active_count() == before
+
+
+LEAVING = """
+import threading
+from test_app import SITTING, settings
+from tiny_pipelines import make_mini, make_reference
+from bolid.space.studio import Job, Studio
+
+drawing = Studio(make_mini(), "tiny").draw([Job(settings(steps=50), SITTING)] * 40, [make_reference()], None)
+next(drawing)
+threading.Thread(target=lambda: list(drawing), daemon=True).start()  # as gradio's own threads are
+"""
+
+
+def test_a_program_that_ends_while_it_draws_ends_well() -> None:
+    folder = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVING], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_refusal_of_the_pipeline_reaches_the_listener(studio: Studio) -> None:

@@ -127,19 +127,19 @@ class Studio:
     def draw(
         self, jobs: Sequence[Job], people: Sequence[Reference], image_prompt: str | None
     ) -> Generator[Progress | Drawn, None, None]:
-        """Job after job, with what happens in between. Closing the iterator stops it at the next step.
+        """Job after job, with what happens in between. Closing the iterator stops it at the next step, and so
+        does the end of the program, which waits for that: a daemon thread inside torch would abort it.
 
         Raises ValueError for what the pipeline refuses.
         """
         stop, news = threading.Event(), queue.Queue[Any](maxsize=4)
 
         def tell(item: Any) -> None:
-            try:
-                news.put(item, timeout=LEFT_ALONE)
-            except queue.Full:
-                stop.set()
-            if stop.is_set():
-                raise Stopped
+            left = time.monotonic() + LEFT_ALONE
+            while threading.main_thread().is_alive() and not stop.is_set() and time.monotonic() < left:
+                with contextlib.suppress(queue.Full):
+                    return news.put(item, timeout=0.2)
+            raise Stopped
 
         def work() -> None:
             try:
@@ -150,7 +150,7 @@ class Studio:
                 with contextlib.suppress(Stopped):
                     tell(error)
 
-        thread = threading.Thread(target=work, daemon=True)
+        thread = threading.Thread(target=work, daemon=False)
         thread.start()
         try:
             for item in _items(news, thread):
