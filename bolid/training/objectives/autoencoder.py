@@ -25,6 +25,7 @@ class AutoencoderOptions:
     person_crops: float = 0.4  # share centred on a point of the person; the rest lie anywhere
     person_weight: float = 2.0  # weight of person pixels against background ones
     head_weight: float = 4.0  # weight of head pixels against background ones
+    square_weight: float = 0.0  # of the squared error, which outlines misplaced by a pixel dominate
     edge_weight: float = 0.5  # of the difference of neighbouring pixels' differences: sharp outlines
     latent_noise: float = 0.03  # noise on latents while decoding, in their standard deviations
     freeze_encoder: bool = False  # train the decoder alone: latents of earlier stages stay valid
@@ -36,7 +37,7 @@ def psnr(mse: Tensor) -> float:
 
 
 class AutoencoderObjective(nn.Module):
-    """Weighted L1 on pixels and on their differences, over random crops."""
+    """Weighted L1 on pixels and on their differences, and squared error, over random crops."""
 
     def __init__(self, options: AutoencoderOptions):
         super().__init__()
@@ -70,7 +71,13 @@ class AutoencoderObjective(nn.Module):
         edges = (weight[..., 1:] * difference.diff(dim=-1).abs()).mean() + (
             weight[..., 1:, :] * difference.diff(dim=-2).abs()
         ).mean()
-        return {"loss": pixels + o.edge_weight * edges, "pixels": pixels.detach(), "edges": edges.detach()}
+        squares = (weight * difference.square()).mean()
+        return {
+            "loss": pixels + o.square_weight * squares + o.edge_weight * edges,
+            "pixels": pixels.detach(),
+            "squares": squares.detach(),
+            "edges": edges.detach(),
+        }
 
     def _crops(self, image: Tensor, parts: Tensor) -> tuple[Tensor, Tensor]:
         o = self.options
