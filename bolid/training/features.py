@@ -28,6 +28,7 @@ PICTURES = ("image", "reference", "image_prompt")
 PASSED = ("time_ids", "face_embedding", "face_seen", "caption_ids", "plain_ids")
 """Columns that go through as they are, where a row has them."""
 
+HEAD, HEAD_AND_FEET = (1.0, 0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 1.0)  # strengths in the order of PARTS
 SPREAD = 0.1  # of the blur that fills a person's place in a picture without an image prompt, of the height
 
 
@@ -35,14 +36,16 @@ def random_strengths(count: int, rng: np.random.Generator) -> np.ndarray:
     """Part strengths [count, VARIANTS, 4] of the appearance maps.
 
     The first map has every part, half of the time at 1 and else at one strength of 0.7 to 1 (what people
-    use). In the others each part is at 1 (45 %), absent (35 %) or anywhere between, and a fifth of them has
-    one strength for all.
+    use). In the others each part is at 1 (45 %), absent (35 %) or anywhere between; a fifth of them has one
+    strength for all, and a quarter the head alone, or head and feet: their clothes are the words' business.
     """
     shape = (count, VARIANTS, len(PARTS))
     kind, between = rng.random(shape), rng.random(shape)
     strengths = np.where(kind < 0.45, 1.0, np.where(kind < 0.8, 0.0, between))
     alike = rng.random((count, VARIANTS, 1))
     strengths = np.where(alike < 0.2, between[..., :1], strengths)
+    undressed = np.where(rng.random((count, VARIANTS, 1)) < 0.5, HEAD, HEAD_AND_FEET)
+    strengths = np.where(alike > 0.75, undressed, strengths)
     strengths[:, 0] = np.where(rng.random((count, 1)) < 0.5, 1.0, 1 - 0.3 * rng.random((count, 1)))
     return strengths.astype(np.float32)
 

@@ -30,6 +30,7 @@ class ConditionOptions:
     faded_share: float = 0.3  # share whose appearance map (and tokens) has parts faded or absent
     image_prompt_share: float = 0.3  # share of rows that see an image prompt
     plain_share: float = 0.6  # among rows with an identity: prompts without identity words
+    plain_missing: float = 0.25  # of those prompts, where a part has strength 0 and only words could tell it
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def draw_conditions(
     )
     no_identity = chance("identity", o.identity_drop)
     inputs = inputs.without_identity(no_identity).without_pose(no_pose).without_image(no_image)
-    plain = chance("plain", o.plain_share) & ~no_identity
+    missing = (inputs.strength == 0).any(1)
+    plain = chance("plain", o.plain_share) & (~missing | chance("plain/missing", o.plain_missing))
     no_text = chance("text", o.text_drop) | (~no_image & chance("words", IMAGE_ALONE))
     return Given(inputs, chosen_ids(batch, plain), no_text)
 
