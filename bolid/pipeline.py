@@ -101,7 +101,7 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
         pose_strength: 0 or more; 0 is as pose=None.
         retarget: give the pose the reference's proportions. None: where the pose is a name or a picture, for
             it is somebody else's then; key-points and skeleton maps are taken as they are.
-        num_inference_steps, guidance_scale: None takes the model's own defaults.
+        num_inference_steps, guidance_scale: None takes the model's own defaults, see `call_defaults`.
         height, width: pixels, multiples of 8; None takes the size of `image`, or else the model's own (for
             several people as wide as they need).
         num_images_per_prompt: pictures of each prompt, side by side in the result.
@@ -131,18 +131,31 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
             kwargs["callback_on_step_end"] = callback_on_step_end
         texts = inputs.text_rows(negative_prompt, request.rows, isinstance(prompt, list))
         kwargs |= {"prompt": inputs.text_rows(prompt, request.rows), "negative_prompt": texts}
-        kwargs |= self._steps(num_inference_steps, guidance_scale)
+        kwargs |= self._steps(num_inference_steps, guidance_scale, request.has_pose)
         kwargs["generator"] = inputs.generators(generator, request.rows, per_row)
         return self._run(request, start, per_row, output_type=output_type, **kwargs)
 
-    def _steps(self, steps: int | None, guidance: float | None) -> dict[str, Any]:
+    def _steps(self, steps: int | None, guidance: float | None, posed: bool) -> dict[str, Any]:
         """How many steps and how much guidance: the call's, or the model's own. Raises ValueError."""
-        steps = self.config.default_steps if steps is None else steps
-        guidance = self.config.default_guidance_scale if guidance is None else guidance
+        own_steps, own_guidance = self.call_defaults(posed)
+        steps = own_steps if steps is None else steps
+        guidance = own_guidance if guidance is None else guidance
         return {
             "num_inference_steps": inputs.count(steps, "num_inference_steps"),
             "guidance_scale": inputs.number(guidance, "guidance_scale"),
         }
+
+    def call_defaults(self, posed: bool = True) -> tuple[int, float]:
+        """Steps and guidance of a call that says nothing of them, with or without a pose.
+
+        A pose and a reference decide nearly all of a picture, so few steps do; without a pose they do not.
+        """
+        names = ("default_steps", "default_guidance_scale")
+        own = [self.config[name] for name in names]
+        if not posed:
+            free = [self.config[f"{name}_unposed"] for name in names]
+            own = [value if other is None else other for value, other in zip(own, free, strict=True)]
+        return own[0], own[1]
 
     def _known_arguments(self, kwargs: dict[str, Any], start: Start) -> None:
         """Raises ValueError for an argument that neither this call nor the stock one it comes to knows."""
@@ -202,7 +215,8 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
 class BoLIDPipeline(BoLIDMixin, StableDiffusionPipeline):
     """BoLID on Stable Diffusion 1.5 and on bolid-mini, which has its shape.
 
-    default_steps, default_guidance_scale: what a call takes when it says nothing.
+    default_steps, default_guidance_scale: what a call takes when it says nothing; with `_unposed` what one
+    without any pose takes (None: the same).
     """
 
     _optional_components = ["safety_checker", "feature_extractor", "image_encoder", *OWN]  # noqa: RUF012
@@ -225,6 +239,8 @@ class BoLIDPipeline(BoLIDMixin, StableDiffusionPipeline):
         requires_safety_checker: bool = False,
         default_steps: int = 50,
         default_guidance_scale: float = 7.5,
+        default_steps_unposed: int | None = None,
+        default_guidance_scale_unposed: float | None = None,
     ) -> None:
         stock: dict[str, Any] = {
             "vae": vae,
@@ -239,5 +255,10 @@ class BoLIDPipeline(BoLIDMixin, StableDiffusionPipeline):
         }
         super().__init__(**stock)
         self.register_modules(adapter=adapter, estimator=estimator, face=face, controlnet=controlnet)
-        self.register_to_config(default_steps=default_steps, default_guidance_scale=default_guidance_scale)
+        self.register_to_config(
+            default_steps=default_steps,
+            default_guidance_scale=default_guidance_scale,
+            default_steps_unposed=default_steps_unposed,
+            default_guidance_scale_unposed=default_guidance_scale_unposed,
+        )
         self._listen()

@@ -19,7 +19,8 @@ class BoLIDXLPipeline(BoLIDMixin, StableDiffusionXLPipeline):
     """BoLID on SDXL: the same call; `prompt_2`, `original_size` and the like go through to the stock
     pipeline.
 
-    default_steps, default_guidance_scale: what a call takes when it says nothing.
+    default_steps, default_guidance_scale: what a call takes when it says nothing; with `_unposed` what one
+    without any pose takes (None: the same).
     """
 
     _optional_components = [  # noqa: RUF012
@@ -48,6 +49,8 @@ class BoLIDXLPipeline(BoLIDMixin, StableDiffusionXLPipeline):
         add_watermarker: bool | None = None,
         default_steps: int = 50,
         default_guidance_scale: float = 5.0,
+        default_steps_unposed: int | None = None,
+        default_guidance_scale_unposed: float | None = None,
     ) -> None:
         stock: dict[str, Any] = {
             "vae": vae,
@@ -64,5 +67,10 @@ class BoLIDXLPipeline(BoLIDMixin, StableDiffusionXLPipeline):
         }
         super().__init__(**stock)
         self.register_modules(adapter=adapter, estimator=estimator, face=face, controlnet=controlnet)
-        self.register_to_config(default_steps=default_steps, default_guidance_scale=default_guidance_scale)
+        self.register_to_config(
+            default_steps=default_steps,
+            default_guidance_scale=default_guidance_scale,
+            default_steps_unposed=default_steps_unposed,
+            default_guidance_scale_unposed=default_guidance_scale_unposed,
+        )
         self._listen()

@@ -92,6 +92,27 @@ def test_outputs_and_components(family: str, person: Reference) -> None:
 
 
 @FAMILIES
+def test_a_call_without_a_pose_has_defaults_of_its_own(
+    family: str, person: Reference, tmp_path: Path
+) -> None:
+    """They are saved with the pipeline; those that are not set are the same with and without a pose."""
+    pipe = MAKERS[family]()
+    assert pipe.call_defaults(posed=False) == pipe.call_defaults() == (2, 2.0)
+    made = type(pipe)(**pipe.components, default_steps=2, default_guidance_scale=2.0, default_steps_unposed=3)
+    made.save_pretrained(tmp_path)
+    again = BoLIDPipeline.from_pretrained(tmp_path)
+    again.set_progress_bar_config(disable=True)
+    assert again.call_defaults(posed=False) == (3, 2.0)
+    for pose, strength, steps in (("sitting", 1.0, 2), ("sitting", 0.0, 3), (None, 1.0, 3)):
+        seen: list[int] = []
+        again(
+            "a beach", person, pose=pose, pose_strength=strength, generator=7, output_type="latent",
+            callback_on_step_end=lambda _run, step, _time, tensors, seen=seen: seen.append(step) or tensors,
+        )  # fmt: skip
+        assert len(seen) == steps
+
+
+@FAMILIES
 def test_freeu(family: str, person: Reference) -> None:
     """It scales skips beside our layers and is gone without a trace."""
     pipe = MAKERS[family]()

@@ -41,6 +41,9 @@ from bolid.training.objectives.lightning_losses import (
 from bolid.training.objectives.loss_networks import load_loss_networks
 from bolid.training.objectives.mini_unet import UNetOptions, mini_scheduler, mini_unet
 
+FREE_STEPS, FREE_GUIDANCE = 20, 3.0
+"""Of an exported pipeline's call, where a row is not trained for few-step sampling."""
+
 
 @dataclass(frozen=True)
 class AdapterOptions:
@@ -230,8 +233,13 @@ class DiffusionObjective(LatentObjective):
     def complete(self, folder: Path) -> None:
         """Turn an export into what people open; see `export.complete_pipeline`."""
         o = self.options
-        steps = o.few_step.steps if o.few_step.share else 20
-        defaults = None if o.base else {"default_steps": steps, "default_guidance_scale": o.grid_guidance}
+        defaults: dict[str, Any] | None = None
+        if o.base is None:
+            defaults = {"default_steps": FREE_STEPS, "default_guidance_scale": o.grid_guidance}
+            if o.few_step.share:
+                free = {f"{name}_unposed": value for name, value in defaults.items()}
+                free["default_guidance_scale_unposed"] = FREE_GUIDANCE
+                defaults |= {"default_steps": o.few_step.steps, **free}
         complete_pipeline(folder, self.base, self.scheduler, defaults)
 
 

@@ -12,7 +12,12 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from bolid.loading import adapter_class
 from bolid.training.bases import FrozenBase, open_base
 
-DEFAULTS = ("default_steps", "default_guidance_scale")  # of a pipeline's call, kept in model_index.json
+DEFAULTS = (  # of a pipeline's call, kept in model_index.json
+    "default_steps",
+    "default_guidance_scale",
+    "default_steps_unposed",
+    "default_guidance_scale_unposed",
+)
 
 
 def complete_pipeline(
