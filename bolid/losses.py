@@ -42,6 +42,8 @@ class LossWeights:
     layout: float = 0.0  # the same; 0.1 there
     picture: float = 0.0  # colours and edges of the decoded x0
     draft: float = 0.0  # x0 as BodyNet's features alone tell it
+    adversarial: float = 0.0  # few-step x0 against a critic that learns beside it
+    critic: float = 1.0  # what that critic learns from; nothing where `adversarial` is 0
 
 
 def total(losses: Mapping[str, Tensor], weights: LossWeights) -> Tensor:

@@ -18,6 +18,7 @@ from bolid.losses import LossWeights, picture_loss, reconstruction_loss, snr_wei
 from bolid.training.bases import FrozenBase, TextConditions
 from bolid.training.draws import Draws
 from bolid.training.objectives.conditions import Given, chosen_ids, draw_conditions
+from bolid.training.objectives.critic import Critic
 from bolid.training.objectives.draft import Draft
 from bolid.training.objectives.export import complete_pipeline
 from bolid.training.objectives.few_step import (
@@ -99,6 +100,7 @@ class DiffusionObjective(LatentObjective):
             require_zero_snr(scheduler)
         self.branch, self.few_step_unet = self._open_branch()
         self.draft = Draft(adapter) if options.weights.draft else None
+        self.critic = Critic(adapter) if options.weights.adversarial else None
 
     def _open_branch(self) -> tuple[LightningBranch | None, Any]:
         """The lightning branch and the UNet with its LoRA; neither exists where no weight asks for it."""
@@ -112,6 +114,11 @@ class DiffusionObjective(LatentObjective):
         if o.weights.picture and not o.weights.rec:
             raise ValueError(
                 "objective.weights.picture decodes what rec predicts: give weights.rec a weight."
+            )
+        if o.weights.adversarial and not (o.weights.rec and o.few_step.share):
+            raise ValueError(
+                "objective.weights.adversarial judges few-step pictures: give weights.rec and few_step.share "
+                "a value."
             )
         if not active_losses(o.weights):
             return None, None
@@ -170,6 +177,8 @@ class DiffusionObjective(LatentObjective):
             loss = torch.where(rows.few, few, loss)
         if self.options.weights.picture:
             losses["picture"] = self.decoded(x0, latents, pixel, draws)
+        if self.critic is not None and rows is not None:
+            losses |= self.judged(self.critic, x0, latents, given.inputs, rows.last, draws)
         figures = {self.error_name: draws.mean(reconstruction_loss(prediction.detach(), target))}
         return losses | {"rec": draws.mean(loss)}, figures
 
@@ -185,6 +194,26 @@ class DiffusionObjective(LatentObjective):
             loss = picture_loss(self.base.decode(x0[chosen]), truth, weight)
             values = values.index_put((chosen,), loss * (draws.total / count))
         return draws.mean(values)
+
+    @staticmethod
+    def judged(
+        critic: Critic, x0: Tensor, latents: Tensor, inputs: AdapterInputs, last: Tensor, draws: Draws
+    ) -> dict[str, Tensor]:
+        """The critic's and the adversarial loss of the rows `last` (bool [B]), the others counting 0.
+
+        Where there is none the first row goes through and counts 0 too: processes wait for each other's
+        gradients.
+        """
+        chosen = (
+            last.nonzero()[:, 0]
+            if bool(last.any())
+            else torch.zeros(1, dtype=torch.int64, device=last.device)
+        )
+        noise = draws.normal("critic", *latents.shape[1:])[chosen]
+        values = critic.losses(x0[chosen], latents[chosen].float(), inputs[chosen], noise)
+        whole = latents.new_zeros(len(last)).float()
+        values = {name: value * last[chosen] for name, value in values.items()}
+        return {name: draws.mean(whole.index_put((chosen,), value)) for name, value in values.items()}
 
     def first_x0(self, noise: Tensor, text: TextConditions, given: Given, rows: Tensor) -> Tensor:
         """x0 [k, C, h, w] as the model sees it in pure noise, of the rows int64 [k]; no terminal SNR: -v."""

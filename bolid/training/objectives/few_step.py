@@ -43,11 +43,12 @@ class FewStepOptions:
 @dataclass(frozen=True)
 class FewStepRows:
     """few: bool [B], the rows trained so; steps: int64 [B], every row's timestep; own: bool [B], those of
-    `few` whose latents come from the model's own x0."""
+    `few` whose latents come from the model's own x0; last: bool [B], those of `few` at the last step."""
 
     few: Tensor
     steps: Tensor
     own: Tensor
+    last: Tensor
 
 
 def require_zero_snr(scheduler: Any) -> None:
@@ -73,7 +74,7 @@ def few_step_rows(
     few = posed & (draws.uniform("few_step/share") < o.share)
     own = few & ~is_first & (draws.uniform("few_step/own") < o.own_share)
     place = torch.where(is_first, torch.zeros_like(later), later)
-    return FewStepRows(few, torch.where(few, grid[place], steps), own)
+    return FewStepRows(few, torch.where(few, grid[place], steps), own, few & (place == o.steps - 1))
 
 
 @torch.no_grad()

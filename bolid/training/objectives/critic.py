@@ -1,0 +1,95 @@
+"""A critic of few-step pictures: where the truth is not decided, a squared error asks for a blur, a critic for
+one of the sharp ones.
+
+What lightning distillations do (SDXL-Lightning, arXiv 2402.13929; LADD, arXiv 2403.12015): the critic looks
+at latents, so nothing is decoded, and knows the conditions that decide a picture, here the skeleton and the
+appearance map. It lives in training only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from bolid.adapter import AdapterInputs, BoLIDAdapter
+
+WIDTHS = (64, 96, 128)  # at the latents' size, its half and its quarter
+SHAKE = 0.1  # deviation of the noise under which a verdict must not change, in those of the latents
+SHAKE_WEIGHT = 0.3  # of the squared change over SHAKE
+
+
+class Critic(nn.Module):
+    """L_critic and L_adversarial of one batch."""
+
+    def __init__(self, adapter: BoLIDAdapter) -> None:
+        super().__init__()
+        config = adapter.body_net.config
+        self.fold = config.fold
+        first = WIDTHS[0]
+        self.skeleton_in = nn.Sequential(nn.PixelUnshuffle(self.fold), nn.Conv2d(3 * self.fold**2, first, 1))
+        self.latents_in = nn.Conv2d(2 * config.latent_channels + 1, first, 3, padding=1)
+        self.stages = nn.ModuleList(_Stage(width) for width in WIDTHS)
+        self.narrow = nn.ModuleList(nn.Conv2d(4 * a, b, 1) for a, b in pairwise(WIDTHS))
+        self.verdicts = nn.ModuleList(nn.Conv2d(width, 1, 1) for width in WIDTHS)
+
+    def forward(self, x0: Tensor, inputs: AdapterInputs) -> list[Tensor]:
+        """Latents [B, C, h, w] -> verdicts [B, 1, h, w], also at half and quarter size; higher: truer."""
+        assert inputs.skeleton is not None
+        assert inputs.appearance is not None
+        shown = self.latents_in(torch.cat([x0, inputs.appearance.to(x0.dtype)], 1))
+        hidden = shown + self.skeleton_in(inputs.skeleton.to(x0.dtype))
+        found = []
+        for level, (stage, verdict) in enumerate(zip(self.stages, self.verdicts, strict=True)):
+            if level:
+                odd = (0, hidden.shape[-1] % 2, 0, hidden.shape[-2] % 2)
+                hidden = self.narrow[level - 1](F.pixel_unshuffle(F.pad(hidden, odd), 2))
+            hidden = stage(hidden)
+            found.append(verdict(F.silu(hidden)))
+        return found
+
+    def losses(self, x0: Tensor, truth: Tensor, inputs: AdapterInputs, noise: Tensor) -> dict[str, Tensor]:
+        """{"critic": what the critic learns from, "adversarial": what x0 learns from}, each [B].
+
+        The verdict on x0 is held against the verdict on the same row's truth (relativistic: arXiv 1807.00734,
+        2501.05441). Verdicts must not change under a little noise, which stands for a penalty on their
+        gradient (arXiv 2501.08316). x0, truth: [B, C, h, w] of the model and true; noise: normal, like them.
+        """
+        own, noise = x0.detach(), SHAKE * noise
+        told = self(torch.cat([truth, own, truth + noise, own + noise]), repeat(inputs, 4))
+        true, own, *shaken = zip(*(verdict.chunk(4) for verdict in told), strict=True)
+        change = mean([(a - b) ** 2 for a, b in zip((*true, *own), (*shaken[0], *shaken[1]), strict=True)])
+        judged = mean([F.softplus(b - a) for a, b in zip(true, own, strict=True)])
+        frozen = {name: value.detach() for name, value in self.named_parameters()}
+        seen = functional_call(self, frozen, (x0, inputs))
+        return {
+            "critic": judged + SHAKE_WEIGHT / SHAKE**2 * change,
+            "adversarial": mean([F.softplus(a.detach() - b) for a, b in zip(true, seen, strict=True)]),
+        }
+
+
+class _Stage(nn.Module):
+    """x + conv(silu(conv(silu(x)))), without normalisation: a critic must see contrast."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.silu(self.first(F.silu(x))))
+
+
+def repeat(inputs: AdapterInputs, times: int) -> AdapterInputs:
+    """All rows, `times` times one after the other."""
+    assert inputs.skeleton is not None
+    return inputs[torch.arange(len(inputs.skeleton), device=inputs.skeleton.device).repeat(times)]
+
+
+def mean(levels: Sequence[Tensor]) -> Tensor:
+    """Of verdicts [B, 1, h, w] of several sizes, each size counting alike: [B], float32."""
+    return torch.stack([level.float().mean((1, 2, 3)) for level in levels]).mean(0)
