@@ -1,5 +1,5 @@
-"""A critic of few-step pictures: where the truth is not decided, a squared error asks for a blur, a critic for
-one of the sharp ones.
+"""A critic of few-step pictures: where the truth is not decided, a squared error asks for a blur, a critic
+for one of the sharp ones.
 
 What lightning distillations do (SDXL-Lightning, arXiv 2402.13929; LADD, arXiv 2403.12015): the critic looks
 at latents, so nothing is decoded, and knows the conditions that decide a picture, here the skeleton and the
