@@ -19,6 +19,7 @@ from torch.func import functional_call
 from bolid.adapter import AdapterInputs, BoLIDAdapter
 
 WIDTHS = (64, 96, 128)  # at the latents' size, its half and its quarter
+GAIN = 8.0  # of the verdicts: the critic learns at the model's rate, which is a rate for fine-tuning
 SHAKE = 0.1  # deviation of the noise under which a verdict must not change, in those of the latents
 SHAKE_WEIGHT = 0.3  # of the squared change over SHAKE
 
@@ -49,7 +50,7 @@ class Critic(nn.Module):
                 odd = (0, hidden.shape[-1] % 2, 0, hidden.shape[-2] % 2)
                 hidden = self.narrow[level - 1](F.pixel_unshuffle(F.pad(hidden, odd), 2))
             hidden = stage(hidden)
-            found.append(verdict(F.silu(hidden)))
+            found.append(GAIN * verdict(F.silu(hidden)))
         return found
 
     def losses(self, x0: Tensor, truth: Tensor, inputs: AdapterInputs, noise: Tensor) -> dict[str, Tensor]:
