@@ -43,7 +43,6 @@ class LossWeights:
     picture: float = 0.0  # colours and edges of the decoded x0
     draft: float = 0.0  # x0 as BodyNet's features alone tell it
     adversarial: float = 0.0  # few-step x0 against a critic that learns beside it
-    critic: float = 1.0  # what that critic learns from; nothing where `adversarial` is 0
 
 
 def total(losses: Mapping[str, Tensor], weights: LossWeights) -> Tensor:

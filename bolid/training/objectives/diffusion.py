@@ -146,7 +146,8 @@ class DiffusionObjective(LatentObjective):
         if self.branch is not None and draws.step % self.options.lightning.every == 0:
             losses |= self.on_pictures(batch, draws)
         figures |= {name: value.detach() for name, value in losses.items()}
-        return {"loss": total(losses, self.options.weights), **figures}
+        critics_own = losses.pop("critic", 0.0)  # no λ: it reaches the critic alone
+        return {"loss": total(losses, self.options.weights) + critics_own, **figures}
 
     def reconstruction(
         self, batch: dict[str, Tensor], given: Given, draws: Draws
