@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from tiny_pipelines import HEIGHT, WIDTH, make_mini
+from tiny_pipelines import HEIGHT, WIDTH, make_mini, make_reference
 
 from bolid.estimator import Estimate
 from bolid.pose import POSE_NAMES, Pose
@@ -136,7 +136,8 @@ def test_the_editor_and_back() -> None:
 
 def test_views(person: Reference) -> None:
     assert views.found_picture(person).height >= views.SHOWN_HEIGHT
-    assert "of 18 joints" in views.found_words([person])
+    assert "of 18 joints; face seen" in views.found_words([person])
+    assert "no face seen" in views.found_words([make_reference("standing from behind")])
     assert "<script>" not in views.trouble("<script>alert(1)</script>")
     assert [name for _, name in views.thumbnails()] == list(POSE_NAMES)
     assert "step 1 of 4" in views.progress_view(Progress(1, 2, 1, 4, Image.new("RGB", (8, 8))))
