@@ -6,6 +6,8 @@ On bolid-mini where models/bolid-mini is there, else skipped: a model of random 
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,36 @@ def test_stop_ends_the_drawing_without_an_error(page: Any) -> None:
     page.locator("#generate:not([disabled])").wait_for()
     assert page.locator("#live .error").count() == 0
     assert page.get_by_text("Error", exact=True).count() == 0
+
+
+SLOW_STREAM = """() => { const fetch = window.fetch; window.fetch = async (...given) => {
+  const answer = await fetch(...given);
+  if (!String(given[0].url ?? given[0]).includes('queue/data')) return answer;
+  const pause = () => new Promise((go) => setTimeout(go, 1500));
+  const later = { transform: async (part, out) => { await pause(); out.enqueue(part); } };
+  return new Response(answer.body.pipeThrough(new TransformStream(later)), answer); }; }"""
+
+
+def test_stop_is_the_last_word_on_a_slow_machine(page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the news come late out of the drawing and to the page: nothing is cancelled under its hands."""
+    from bolid.space.drawings import Drawings
+
+    run = Drawings.run
+
+    def slow(self: Drawings, *given: Any) -> Iterator[Any]:
+        yield from run(self, *given)
+        time.sleep(1)
+
+    monkeypatch.setattr(Drawings, "run", slow)
+    upload(page)
+    page.evaluate(SLOW_STREAM)
+    generate(page, 50, 4)
+    page.get_by_text("of 4, step").first.wait_for()
+    page.locator("#stop").click()
+    page.locator("#generate:not([disabled])").wait_for()
+    page.wait_for_timeout(3000)
+    assert page.locator("#live").inner_text().strip() == "Stopped."
+    assert page.locator("#live .error").count() == 0
 
 
 def test_without_a_reference_nobody_is_drawn(page: Any) -> None:
