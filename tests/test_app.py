@@ -25,6 +25,7 @@ gradio = pytest.importorskip("gradio")
 
 from bolid.space import views  # noqa: E402
 from bolid.space.editor import editor_pose, editor_value  # noqa: E402
+from bolid.space.handlers import Handlers  # noqa: E402
 from bolid.space.measures import Measured, OwnNetworks, measure, similarity  # noqa: E402
 from bolid.space.provenance import MESSAGE, has_watermark, marked  # noqa: E402
 from bolid.space.results import ordered  # noqa: E402
@@ -132,6 +133,19 @@ def test_the_editor_and_back() -> None:
     ):
         with pytest.raises(ValueError, match=r"."):
             editor_pose(wrong)
+
+
+def test_the_model_s_own_steps_follow_the_pose_and_a_user_s_do_not() -> None:
+    pipe = make_mini()
+    pipe.register_to_config(default_steps=4, default_guidance_scale=1.5)
+    pipe.register_to_config(default_steps_unposed=20, default_guidance_scale_unposed=3.0)
+    handlers = Handlers(Studio(pipe, "tiny"))
+    posed = editor_value(SITTING["keypoints"], "sitting")
+    assert handlers.own_numbers(None, 4, 1.5) == [20, 3.0]
+    assert handlers.own_numbers(posed, 20, 3) == [4, 1.5]
+    skipped = [gradio.skip(), gradio.skip()]
+    assert handlers.own_numbers(None, 7, 1.5) == skipped
+    assert handlers.own_numbers(posed, 4, 1.5) == skipped
 
 
 def test_views(person: Reference) -> None:

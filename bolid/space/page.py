@@ -94,8 +94,10 @@ class Page:
             pose.own.click(self.handlers.own_pose, self.person.seen, editor, **AT_ONCE),
             pose.free.click(lambda: None, None, editor, **AT_ONCE),
         )
+        numbers = [self.controls["steps"], self.controls["guidance"]]
         for changed in changes:
             changed.then(**fit, **AT_ONCE)
+            changed.then(self.handlers.own_numbers, [editor, *numbers], numbers, **AT_ONCE)
         editor.input(**fit, trigger_mode="always_last", **AT_ONCE)
         for name in ("retarget", "id_strength", *PARTS):
             self.controls[name].change(**fit, trigger_mode="always_last", **AT_ONCE)
