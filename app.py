@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore")  # libraries' notes to developers
     from bolid.__main__ import MISTAKE, find_model, load
     from bolid.space.measures import choose_networks
-    from bolid.space.serve import make_app, serve
+    from bolid.space.serve import has_mcp, make_app, serve
     from bolid.space.studio import Studio
 
     try:
@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         sys.stderr.write(f"app.py: {' '.join(str(error).split())}\n")
         return MISTAKE
+    if not has_mcp():
+        sys.stderr.write("app.py: no MCP server beside the page; for one: pip install 'gradio[mcp]'\n")
     serve(make_app(studio, ROOT / "examples"), options.host, options.port, options.share)
     return 0
 

@@ -1,7 +1,8 @@
 """Many visitors at once, for a bounded time: `python tests/soak.py [--users 20] [--seconds 300]`.
 
 Starts `app.py` on a free port (this machine only), measures page and first picture, lets one user draw alone
-(which also tells what each picture must be), then all of them together, and stops by itself. Exit code 1
+(which also tells what each picture must be), then all of them together, then one again, and stops by itself,
+after the given time and what the single user takes. Exit code 1
 where something is amiss: an error other than "queue is full", another's picture, less than 80 % of the single
 user's pictures per second, or a growth of the server's memory by more than 5 %.
 """
@@ -12,7 +13,9 @@ import argparse
 import contextlib
 import hashlib
 import json
+import os
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -95,6 +98,12 @@ def memory_mb(process: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 
+def cpu_seconds(process: int) -> float:
+    """CPU time that the process has used (Linux)."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def visit(address: str, folder: str, user: int, truth: dict[Any, str], until: float, tally: Tally) -> None:
     """One user who draws again and again until the time is over."""
     client, turn = Client(address, verbose=False, download_files=folder), 0
@@ -119,38 +128,68 @@ def visit(address: str, folder: str, user: int, truth: dict[Any, str], until: fl
         turn += 1
 
 
-def soak(address: str, process: int, users: int, seconds: float, folder: str) -> dict[str, Any]:
-    """The single user, then all of them; the figures."""
-    client = Client(address, verbose=False, download_files=folder)
-    started = time.monotonic()
-    truth = {(0, 0): draw(client, 0, 0)}
-    first = time.monotonic() - started
-    started = time.monotonic()
-    truth = {(user, turn): draw(client, user, turn) for user in range(users) for turn in range(SEEDS)}
-    alone = len(truth) / (time.monotonic() - started)
-    preview = []
-    for _ in range(5):
-        started = time.monotonic()
-        client.predict(pose="waving", reference=handle_file(PEOPLE[0]), api_name="/pose_preview")
-        preview.append(time.monotonic() - started)
-    tally, begun = Tally(), time.monotonic()
+def alone(client: Client, users: int) -> tuple[dict[Any, str], list[float]]:
+    """What every user will ask for, drawn by one: the pictures' hashes, and seconds per picture."""
+    truth, times = {}, []
+    for user in range(users):
+        for turn in range(SEEDS):
+            started = time.monotonic()
+            truth[user, turn] = draw(client, user, turn)
+            times.append(time.monotonic() - started)
+    return truth, times
+
+
+def together(address: str, folder: str, truth: dict[Any, str], users: int, seconds: float) -> Tally:
+    """All users at once, until the time is over."""
+    tally, until = Tally(), time.monotonic() + seconds
     threads = [
-        threading.Thread(target=visit, args=(address, folder, user, truth, begun + seconds, tally))
+        threading.Thread(target=visit, args=(address, folder, user, truth, until, tally))
         for user in range(users)
     ]
     for thread in threads:
         thread.start()
-    time.sleep(WARM * seconds)
-    warm = memory_mb(process)
     for thread in threads:
         thread.join()
-    took = time.monotonic() - begun
+    return tally
+
+
+def preview_seconds(client: Client) -> float:
+    """Median of five pose previews."""
+    times = []
+    for _ in range(5):
+        started = time.monotonic()
+        client.predict(pose="waving", reference=handle_file(PEOPLE[0]), api_name="/pose_preview")
+        times.append(time.monotonic() - started)
+    return statistics.median(times)
+
+
+def soak(address: str, process: int, users: int, seconds: float, folder: str) -> dict[str, Any]:
+    """The single user, then all of them, then the single one again; the figures.
+
+    The single user's rate is the mean of before and after: other work on the machine may come and go.
+    """
+    client = Client(address, verbose=False, download_files=folder)
+    started = time.monotonic()
+    draw(client, 0, 0)
+    first = time.monotonic() - started
+    truth, before = alone(client, users)
+    preview, used = preview_seconds(client), cpu_seconds(process)
+    warm: list[float] = []
+    watch = threading.Timer(WARM * seconds, lambda: warm.append(memory_mb(process)))
+    watch.start()
+    begun = time.monotonic()
+    tally = together(address, folder, truth, users, seconds)
+    took, used, end = time.monotonic() - begun, cpu_seconds(process) - used, memory_mb(process)
+    watch.join()
+    after = alone(client, users)[1]
+    single = (1 / statistics.mean(before) + 1 / statistics.mean(after)) / 2
     return {
-        "first_picture_s": first, "preview_s": sorted(preview)[2], "alone_per_s": alone,
-        "together_per_s": tally.done / took, "share": tally.done / took / alone, "pictures": tally.done,
-        "longest_wait_s": max(tally.waits, default=0.0), "queue_full": tally.full,
-        "memory_warm_mb": warm, "memory_end_mb": memory_mb(process),
-        "memory_growth": memory_mb(process) / warm - 1, "wrong": tally.wrong[:5], "wrongs": len(tally.wrong),
+        "first_picture_s": first, "picture_s": statistics.median(before + after), "preview_s": preview,
+        "alone_per_s": [1 / statistics.mean(before), 1 / statistics.mean(after)],
+        "together_per_s": tally.done / took, "share": tally.done / took / single, "pictures": tally.done,
+        "longest_wait_s": max(tally.waits, default=0.0), "server_cores": used / took,
+        "load": os.getloadavg()[1], "queue_full": tally.full, "memory_warm_mb": warm[0], "memory_end_mb": end,
+        "memory_growth": end / warm[0] - 1, "wrong": tally.wrong[:5], "wrongs": len(tally.wrong),
     }  # fmt: skip
 
 
@@ -163,10 +202,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, running_app() as (address, process, up):
         figures = soak(address, process, options.users, options.seconds, folder)
     figures = {"page_s": up} | figures
-    rounded = {
-        name: round(value, 3) if isinstance(value, float) else value for name, value in figures.items()
-    }
-    sys.stdout.write(json.dumps(rounded, indent=1) + "\n")
+    sys.stdout.write(json.dumps(figures, indent=1) + "\n")
     right = not figures["wrongs"] and figures["share"] >= 0.8 and abs(figures["memory_growth"]) <= 0.05
     return 0 if right else 1
 

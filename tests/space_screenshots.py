@@ -26,7 +26,7 @@ SHOTS = {  # name -> (width, height, dark, what stands at the top: one screen ea
 GAP, BETWEEN = 20, (128, 130, 140)  # pixels between two screens, and their colour
 LARGEST = 250_000  # bytes of one file
 COMMON = 64  # colours of 256 that are kept as they are
-PATIENCE = 300_000  # milliseconds
+PATIENCE = 120_000  # milliseconds
 
 
 def drawn(page: Any) -> None:
@@ -34,8 +34,11 @@ def drawn(page: Any) -> None:
     page.set_input_files("#reference input[type=file]", str(PERSON))
     page.get_by_text("Person found").wait_for()
     page.fill("#prompt textarea", "in the snow")
+    folded = page.get_by_role("button", name="steps, guidance, size")
+    folded.click()
     page.fill("#count input[type=number]", "2")
     page.keyboard.press("Tab")
+    folded.click()
     page.locator("#generate").click()
     page.get_by_text("2 pictures done").wait_for()
     page.locator("#download:not([disabled])").wait_for()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from tiny_pipelines import HEIGHT, WIDTH, make_mini
+from tiny_pipelines import HEIGHT, WIDTH, make_mini, make_reference
 
 from bolid.estimator import Estimate
 from bolid.pose import POSE_NAMES, Pose
@@ -25,6 +25,7 @@ gradio = pytest.importorskip("gradio")
 
 from bolid.space import views  # noqa: E402
 from bolid.space.editor import editor_pose, editor_value  # noqa: E402
+from bolid.space.handlers import Handlers  # noqa: E402
 from bolid.space.measures import Measured, OwnNetworks, measure, similarity  # noqa: E402
 from bolid.space.provenance import MESSAGE, has_watermark, marked  # noqa: E402
 from bolid.space.results import ordered  # noqa: E402
@@ -134,9 +135,23 @@ def test_the_editor_and_back() -> None:
             editor_pose(wrong)
 
 
+def test_the_model_s_own_steps_follow_the_pose_and_a_user_s_do_not() -> None:
+    pipe = make_mini()
+    pipe.register_to_config(default_steps=4, default_guidance_scale=1.5)
+    pipe.register_to_config(default_steps_unposed=20, default_guidance_scale_unposed=3.0)
+    handlers = Handlers(Studio(pipe, "tiny"))
+    posed = editor_value(SITTING["keypoints"], "sitting")
+    assert handlers.own_numbers(None, 4, 1.5) == [20, 3.0]
+    assert handlers.own_numbers(posed, 20, 3) == [4, 1.5]
+    skipped = [gradio.skip(), gradio.skip()]
+    assert handlers.own_numbers(None, 7, 1.5) == skipped
+    assert handlers.own_numbers(posed, 4, 1.5) == skipped
+
+
 def test_views(person: Reference) -> None:
     assert views.found_picture(person).height >= views.SHOWN_HEIGHT
-    assert "of 18 joints" in views.found_words([person])
+    assert "of 18 joints; face seen" in views.found_words([person])
+    assert "no face seen" in views.found_words([make_reference("standing from behind")])
     assert "<script>" not in views.trouble("<script>alert(1)</script>")
     assert [name for _, name in views.thumbnails()] == list(POSE_NAMES)
     assert "step 1 of 4" in views.progress_view(Progress(1, 2, 1, 4, Image.new("RGB", (8, 8))))

@@ -43,6 +43,7 @@ def pipe(person: Reference) -> Any:
     (Its estimator is of random weights and finds nobody; files are read as the real one reads them.)
     """
     pipe = make_mini()
+    pipe.register_to_config(default_steps=2, default_steps_unposed=3)
 
     def find(picture: Any, what: str = "reference") -> Reference:
         if np.asarray(load_picture(picture, what)).max() == 0:
@@ -101,6 +102,14 @@ def test_generate(client: Client, picture: Any) -> None:
         assert image.size == (WIDTH, HEIGHT)
         assert "trainedAlgorithmicMedia" in image.info["XML:com.adobe.xmp"]
     assert read_settings(pictures[0]["image"])["pose"] == "sitting"
+
+
+@pytest.mark.parametrize(("pose", "steps"), [("sitting", 2), ("", 3)])
+def test_steps_that_are_left_out_are_the_model_s_own_for_the_pose(
+    client: Client, picture: Any, pose: str, steps: int
+) -> None:
+    pictures, _ = client.predict(reference=picture, pose=pose, api_name="/generate")
+    assert read_settings(pictures[0]["image"])["steps"] == steps
 
 
 def test_pose_preview(client: Client, picture: Any) -> None:
@@ -230,8 +239,9 @@ def test_a_path_of_the_server_is_not_opened(address: str, path: str) -> None:
 
 
 def test_a_path_instead_of_a_file_is_told(client: Client) -> None:
-    with pytest.raises(AppError, match="upload the file instead"):
+    with pytest.raises(AppError, match=r"^A picture is given as str, .*upload the file instead") as told:
         client.predict(reference="/etc/passwd", api_name="/generate")
+    assert "pydantic" not in str(told.value)
 
 
 def cached(folder: Path) -> list[str]:

@@ -6,13 +6,26 @@ On bolid-mini where models/bolid-mini is there, else skipped: a model of random 
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from visitor import PERSON, ROOT, WRIST, download, drag, generate, others_drawing, results, upload
+from visitor import (
+    PERSON,
+    ROOT,
+    WRIST,
+    bad_pictures,
+    download,
+    drag,
+    generate,
+    others_drawing,
+    results,
+    upload,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -116,6 +129,36 @@ def test_stop_ends_the_drawing_without_an_error(page: Any) -> None:
     assert page.get_by_text("Error", exact=True).count() == 0
 
 
+SLOW_STREAM = """() => { const fetch = window.fetch; window.fetch = async (...given) => {
+  const answer = await fetch(...given);
+  if (!String(given[0].url ?? given[0]).includes('queue/data')) return answer;
+  const pause = () => new Promise((go) => setTimeout(go, 1500));
+  const later = { transform: async (part, out) => { await pause(); out.enqueue(part); } };
+  return new Response(answer.body.pipeThrough(new TransformStream(later)), answer); }; }"""
+
+
+def test_stop_is_the_last_word_on_a_slow_machine(page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the news come late out of the drawing and to the page: nothing is cancelled under its hands."""
+    from bolid.space.drawings import Drawings
+
+    run = Drawings.run
+
+    def slow(self: Drawings, *given: Any) -> Iterator[Any]:
+        yield from run(self, *given)
+        time.sleep(1)
+
+    monkeypatch.setattr(Drawings, "run", slow)
+    upload(page)
+    page.evaluate(SLOW_STREAM)
+    generate(page, 50, 4)
+    page.get_by_text("of 4, step").first.wait_for()
+    page.locator("#stop").click()
+    page.locator("#generate:not([disabled])").wait_for()
+    page.wait_for_timeout(3000)
+    assert page.locator("#live").inner_text().strip() == "Stopped."
+    assert page.locator("#live .error").count() == 0
+
+
 def test_without_a_reference_nobody_is_drawn(page: Any) -> None:
     page.locator("#generate").click()
     page.get_by_text("There is no reference picture").first.wait_for()
@@ -125,38 +168,21 @@ def test_without_a_reference_nobody_is_drawn(page: Any) -> None:
 
 def test_a_bad_picture_is_told_in_words_and_nobody_is_drawn(page: Any, tmp_path: Path) -> None:
     """One after the other on one page, which lives on: at the end a good picture is drawn."""
-    made = bad_pictures(tmp_path)
-    for name, words in made.items():
+    for name, words in bad_pictures(tmp_path).items():
         page.set_input_files("#reference input[type=file]", str(tmp_path / name))
         page.locator("#found-words .bad").get_by_text(words).wait_for()
-        page.locator("#generate").click()
+        page.locator("#found-words").get_by_text("python app.py --model").wait_for()  # the way on
+        with page.expect_response(re.compile("queue/join")):  # by then the last news are gone
+            page.locator("#generate").click()
         page.get_by_text("Not drawn").wait_for()
         page.locator("#generate:not([disabled])").wait_for()
         assert page.locator("#results .thumbnail-item").count() == 0
-        page.get_by_label("Remove Image").or_(
-            page.locator("#reference button[aria-label=Clear]")
-        ).first.click()
+        page.locator("#reference").get_by_label("Remove Image").click()
         page.get_by_text("No reference yet").wait_for()
     upload(page)
     generate(page, 2)
     results(page)
     assert page.get_by_text("Traceback").count() == 0
-
-
-def bad_pictures(folder: Path) -> dict[str, str]:
-    """File name -> what the page says of it. The photograph is a stand-in: shading, texture, sensor noise."""
-    (folder / "notes.png").write_text("no picture")
-    (folder / "broken.png").write_bytes(PERSON.read_bytes()[:900])
-    Image.new("1", (20_000, 100)).save(folder / "huge.png")
-    coarse = np.random.default_rng(0).normal(128, 45, (12, 8, 3)).clip(0, 255).astype(np.uint8)
-    smooth = Image.fromarray(coarse).resize((512, 768), Image.Resampling.BICUBIC)
-    noise = np.random.default_rng(1).normal(0, 6, (768, 512, 3))
-    Image.fromarray((np.asarray(smooth) + noise).clip(0, 255).astype(np.uint8)).save(folder / "photo.png")
-    Image.new("RGB", (128, 192), "lightblue").save(folder / "empty.png")
-    return {
-        "notes.png": "is not a picture", "broken.png": "damaged", "huge.png": "too large",
-        "photo.png": "python app.py --model", "empty.png": "o person was found",
-    }  # fmt: skip
 
 
 def test_a_long_prompt_and_html_are_taken_as_text(page: Any) -> None:

@@ -47,21 +47,16 @@ def test_a_finger_moves_a_joint_and_not_the_page(browser: Any, space_address: st
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     page.goto(space_address)
-    page.locator(WRIST).scroll_into_view_if_needed()
-    page.wait_for_timeout(500)
+    page.locator("#pose-preview img").wait_for()
+    page.evaluate("document.querySelector('#pose-editor').scrollIntoView({ block: 'center' })")
+    box = None
+    while box != (box := page.locator(WRIST).bounding_box()):  # pictures that still load push it down
+        page.wait_for_timeout(1000)
     before, height = page.locator(WRIST).get_attribute("aria-label"), page.evaluate("window.scrollY")
-    box = page.locator(WRIST).bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     finger = context.new_cdp_session(page)
-    touches = [
-        ("touchStart", 0),
-        ("touchMove", -15),
-        ("touchMove", -30),
-        ("touchMove", -45),
-        ("touchEnd", None),
-    ]
-    for kind, up in touches:
-        points = [] if up is None else [{"x": x - 10, "y": y + up}]
+    for kind, up in (("touchStart", 0), ("touchMove", -20), ("touchMove", -45), ("touchEnd", None)):
+        points = [] if up is None else [{"x": x, "y": y + up}]
         finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
     page.wait_for_function("([s, t]) => document.querySelector(s)?.ariaLabel !== t", arg=[WRIST, before])
     moved = page.locator(WRIST).bounding_box()
@@ -75,12 +70,11 @@ def test_everything_has_a_name_and_the_focus_goes_down_the_page(page: Any) -> No
     nameless = page.evaluate(NAMELESS)
     assert nameless == []
     page.evaluate("document.activeElement.blur()")
-    order, wanted = [], ["reference", "poses", "pose-editor", "prompt", "generate"]
-    for _ in range(150):
+    wanted, order = ["reference", "poses", "pose-editor", "prompt", "generate"], []
+    inside = "(ids) => ids.find((id) => document.activeElement.closest(`#${id}`))"
+    while "generate" not in order and len(order) < 150:
         page.keyboard.press("Tab")
-        order.append(page.evaluate("document.activeElement.closest('[id]:not([id^=component])')?.id"))
-        if order[-1] == "generate":
-            break
+        order.append(page.evaluate(inside, wanted))
     assert sorted(wanted, key=order.index) == wanted
 
 

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 ROOT = Path(__file__).parents[1]
 PERSON = ROOT / "examples" / "people" / "plaid.png"
 WRIST = '#pose-editor [data-joint="4"]'
 PHONE = {"width": 390, "height": 844}
-PATIENCE = 40_000  # milliseconds; a machine that is busy with other things is slow
+PATIENCE = 120_000  # milliseconds; a machine that is busy with other things is slow
 
 
 def upload(page: Any) -> None:
@@ -67,3 +70,19 @@ def others_drawing(address: str, count: int) -> Iterator[None]:
     yield
     for job in jobs:
         job.cancel()
+
+
+def bad_pictures(folder: Path) -> dict[str, str]:
+    """File name -> what the page says of it. The photograph is a stand-in: shading, texture, sensor noise."""
+    (folder / "notes.png").write_text("no picture")
+    (folder / "broken.png").write_bytes(PERSON.read_bytes()[:900])
+    Image.new("1", (20_000, 100)).save(folder / "huge.png")
+    coarse = np.random.default_rng(0).normal(128, 45, (12, 8, 3)).clip(0, 255).astype(np.uint8)
+    smooth = Image.fromarray(coarse).resize((512, 768), Image.Resampling.BICUBIC)
+    noise = np.random.default_rng(1).normal(0, 6, (768, 512, 3))
+    Image.fromarray((np.asarray(smooth) + noise).clip(0, 255).astype(np.uint8)).save(folder / "photo.png")
+    Image.new("RGB", (128, 192), "lightblue").save(folder / "empty.png")
+    return {
+        "notes.png": "is not a picture", "broken.png": "damaged", "huge.png": "too large",
+        "photo.png": "looks like a photograph", "empty.png": "o person was found",
+    }  # fmt: skip

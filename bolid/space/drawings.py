@@ -151,22 +151,23 @@ class Drawings:
         labels = [f"{which} {point:g}" for point in points]
         yield gr.update(value=_strip(done, labels), visible=True), _done(len(done), started)
 
-    def stop(self, request: gr.Request) -> str:
-        """End the visitor's drawing; what the page says then."""
-        self.stops.stop(str(request.session_hash))
-        return views.note(STOPPED)
+    def stop(self, request: gr.Request, left: int) -> tuple[str, int]:
+        """End the visitor's drawing: what the page says then, and `left`, one more where none was running."""
+        ran = self.stops.stop(str(request.session_hash))
+        return views.note(STOPPED), left + (not ran)
 
     def _shown(self, request: gr.Request, plan: Callable[[], Plan]) -> Iterator[tuple[Any, Any]]:
         """A run for the page's gallery and its line of news."""
-        started, done = time.monotonic(), []
+        started, done, wanted = time.monotonic(), [], 0
         shown: Any = []  # empties the gallery once the inputs have proved good
         for done, news in self.run(plan, str(request.session_hash)):
             if isinstance(news, Progress):
+                wanted = news.pictures
                 yield shown, views.progress_view(news)
                 shown = gr.skip()
             else:
                 yield captioned(done), gr.skip()
-        yield gr.skip(), _done(len(done), started) if done else views.note(STOPPED)
+        yield gr.skip(), _done(len(done), started) if len(done) == wanted else views.note(STOPPED)
 
 
 def chosen_picture(pictures: Sequence[Any] | None, chosen: int) -> str | None:

@@ -79,8 +79,8 @@ def make_generate(handlers: Handlers, drawings: Drawings) -> Any:
             feet: 0 to 1, share of id_strength for the feet
             pose_strength: 0 to 1.5, how closely the skeleton is followed
             image_prompt_strength: 0 to 1.5, how much of the scene is taken
-            guidance: 0 to 15, how literally the prompt is taken
-            steps: 1 to 50 denoising steps
+            guidance: 0 to 15, how literally the prompt is taken; without one, the model's own for the pose
+            steps: 1 to 50 denoising steps; without them, the model's own, which may be more for a free pose
             count: 1 to 4 pictures, each from the next seed
             seed: 0 to 4294967295; without one, a random one
             height: pixels, multiple of 8; without one, the model's own
@@ -92,7 +92,9 @@ def make_generate(handlers: Handlers, drawings: Drawings) -> Any:
         def plan() -> Any:
             given = client_pose(handlers, values["pose"], values["pose_picture"], values["keypoints"])
             paths = reference_paths(values["reference"], values["more_references"])
-            return drawings.planned(paths, None, given, values["image_prompt"], values)
+            own = handlers.studio.own(posed=given is not None)
+            unsaid = {name: value for name, value in own.items() if values[name] is None}
+            return drawings.planned(paths, None, given, values["image_prompt"], values | unsaid)
 
         for done, news in drawings.run(plan):
             if isinstance(news, Drawn):
@@ -143,9 +145,9 @@ def client_pose(handlers: Handlers, name: Any, picture: Any, keypoints: Any) -> 
 
 
 def _number(handlers: Handlers, name: str) -> gr.Number:
-    """A number without bounds of its own: `checked` tells what is valid."""
-    default = handlers.studio.defaults.get(name, RANGES[name][2] if name in RANGES else None)
-    return gr.Number(default, label=name.replace("_", " "))
+    """A number without bounds of its own: `checked` tells what is valid. None: the model's own, or random."""
+    left = name in handlers.studio.defaults or name not in RANGES
+    return gr.Number(None if left else RANGES[name][2], label=name.replace("_", " "))
 
 
 def _told(handlers: Handlers, drawn: Drawn) -> dict[str, Any]:

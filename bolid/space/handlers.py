@@ -111,6 +111,14 @@ class Handlers:
             raise ValueError("there is no reference with a person yet; upload one or pick an example person")
         return editor_value(seen[1][0].keypoints)
 
+    def own_numbers(self, editor: Any, steps: float, guidance: float) -> list[Any]:
+        """Updates of steps and guidance when a pose comes or goes: where the user left the model's own ones,
+        the model's own again.
+        """
+        own = {posed: list(self.studio.own(posed).values()) for posed in (True, False)}
+        posed = editor is not None
+        return own[posed] if [steps, guidance] == own[not posed] else [gr.skip(), gr.skip()]
+
     def preview(self, editor: Any, seen: Seen | None, retarget: bool, *parts: float) -> Image.Image | None:
         """The skeleton that will be used; None for the free pose or a pose that cannot be used."""
         try:

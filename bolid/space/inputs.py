@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import gradio as gr
 from gradio.data_classes import ImageData
-from pydantic import model_validator
 
 
 class GivenFile(ImageData):
     """An uploaded file. A path or a text instead is told in words, not in pydantic's."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _is_a_file(cls, given: Any) -> Any:
-        if not isinstance(given, dict | ImageData):
-            raise gr.Error(  # no ValueError: pydantic would wrap it
-                f"A picture is given as {type(given).__name__}, for example a path; upload the file instead "
+    def model_validate(cls, obj: Any, **rest: Any) -> Self:
+        """Raises gr.Error; out of a validator it would come in pydantic's words, for it is a ValueError."""
+        if not isinstance(obj, dict | ImageData):
+            raise gr.Error(
+                f"A picture is given as {type(obj).__name__}, for example a path; upload the file instead "
                 "(with gradio_client: handle_file(path))",
                 print_exception=False,
             )
-        return given
+        return super().model_validate(obj, **rest)
 
 
 def picture_input(label: str, **rest: Any) -> gr.Image:

@@ -94,8 +94,10 @@ class Page:
             pose.own.click(self.handlers.own_pose, self.person.seen, editor, **AT_ONCE),
             pose.free.click(lambda: None, None, editor, **AT_ONCE),
         )
+        numbers = [self.controls["steps"], self.controls["guidance"]]
         for changed in changes:
             changed.then(**fit, **AT_ONCE)
+            changed.then(self.handlers.own_numbers, [editor, *numbers], numbers, **AT_ONCE)
         editor.input(**fit, trigger_mode="always_last", **AT_ONCE)
         for name in ("retarget", "id_strength", *PARTS):
             self.controls[name].change(**fit, trigger_mode="always_last", **AT_ONCE)
@@ -116,12 +118,10 @@ class Page:
             (picture.sweep, self.drawings.sweep, [picture.which, *own], picture.strip),
         )
         running = [self._drawing(*kind) for kind in kinds]
-        # a running drawing ends by its flag; then the cancelling takes a waiting one out of the queue
-        # (two events of one click, in this order: gradio 6.31 never runs a `then` that only cancels)
-        picture.stop.click(self.drawings.stop, None, picture.live, **AT_ONCE).then(
-            self._idle, picture.pictures, self._switches(), **AT_ONCE
-        )
-        picture.stop.click(None, None, None, cancels=running, **AT_ONCE)
+        # a running drawing ends by its flag, as a finished one does; only where none ran is a waiting one
+        # taken out of the queue (gradio's cancelling of a running one may show an error, or an old step)
+        picture.stop.click(self.drawings.stop, picture.left, [picture.live, picture.left], **AT_ONCE)
+        picture.left.change(None, None, None, cancels=running, **AT_ONCE)
 
     def _drawing(self, button: Any, draw: Any, inputs: list[Any], output: Any) -> Any:
         """A drawing button: while it draws, only Stop can be pressed."""

@@ -124,6 +124,7 @@ class PictureSection:
         with gr.Row(elem_id="go-row"):
             self.go = gr.Button("Generate", variant="primary", elem_id="generate", min_width=120)
             self.stop = gr.Button("Stop", variant="stop", elem_id="stop", interactive=False, min_width=90)
+        self.left = gr.Number(0, visible="hidden", elem_id="left")  # how often Stop found nothing running
         self.live = gr.HTML(views.note(READY), elem_id="live", min_height=44)
         self.pictures = gr.Gallery(
             label="Results", format="png", columns=2, object_fit="contain", height="auto",

@@ -22,6 +22,11 @@ def make_app(studio: Studio, examples: Path | None = None) -> gr.Blocks:
     return blocks.queue(max_size=MAX_QUEUE, default_concurrency_limit=4, api_open=False)
 
 
+def has_mcp() -> bool:
+    """Whether the package is installed that gradio's MCP server needs."""
+    return importlib.util.find_spec("mcp") is not None
+
+
 def theme() -> gr.themes.Base:
     """Gradio's Soft with plain labels, a calmer typeface, and all text at a contrast of 4.5 and more."""
     letters = gr.themes.LocalFont("Source Sans Pro", weights=(400, 700))  # comes with gradio
@@ -64,6 +69,6 @@ def serve(blocks: gr.Blocks, host: str | None, port: int | None, share: bool, **
         max_file_size=MAX_UPLOAD,
         show_error=True,
         _frontend=False,  # else gradio ends where its own page takes over 3 s, as on a busy machine it may
-        mcp_server=importlib.util.find_spec("mcp") is not None,
+        mcp_server=has_mcp(),
         **rest,
     )

@@ -79,7 +79,11 @@ class Studio:
         self.networks = networks
         self.watermark = watermark and can_watermark()
         self.size: tuple[int, int] = pipe.picture_size  # (height, width) in pixels
-        self.defaults = {"steps": pipe.config.default_steps, "guidance": pipe.config.default_guidance_scale}
+        self.defaults = self.own(posed=True)
+
+    def own(self, posed: bool) -> dict[str, float]:
+        """The model's own steps and guidance, with or without a pose."""
+        return dict(zip(("steps", "guidance"), self.pipe.call_defaults(posed), strict=True))
 
     def find(self, paths: Sequence[str]) -> list[Reference]:
         """The person in every picture. Raises ValueError as `find_person`."""
