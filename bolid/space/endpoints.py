@@ -67,7 +67,7 @@ def make_generate(handlers: Handlers, drawings: Drawings) -> Any:
             reference: picture of the person, best the whole body
             prompt: what the picture shows; may be empty
             pose: a pose's name, for example "sitting"; empty for a free pose
-            negative_prompt: what the picture must not show
+            negative_prompt: what the picture must not show; needs guidance above 1
             pose_picture: picture of a person in the wanted pose, or a skeleton map; wins over pose
             keypoints: 18 OpenPose joints as rows of x, y[, confidence] in [0, 1]; wins over pose_picture
             image_prompt: picture whose scene or style is taken
