@@ -22,6 +22,7 @@ from typing import Any
 MODULES = {
     "bolid_adapter": "bolid.adapter",
     "bolid_autoencoder": "bolid.autoencoder",
+    "bolid_body": "bolid.baselines.body",
     "bolid_estimator": "bolid.estimator",
     "bolid_face": "bolid.baselines.face",
     "bolid_photo": "bolid.estimators.photo",

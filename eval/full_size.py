@@ -52,14 +52,14 @@ BASES: dict[str, dict[str, Any]] = {  # the public configs, as far as they diffe
 }
 
 
-def build(base: str) -> tuple[UNet2DConditionModel, BoLIDAdapter]:
-    """UNet and adapter without weights."""
+def build(base: str) -> tuple[Any, Any]:
+    """UNet2DConditionModel and BoLIDAdapter without weights, in bfloat16."""
     objective = yaml.safe_load((ROOT / "train" / "configs" / f"{base}.yaml").read_text())["objective"]
     names = ("token_dim", "tokens_per_part", "body_channels", "body_blocks")
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**BASES[base]).eval()
-        adapter = BoLIDAdapter.for_unet(unet, vision_dim=VISION, **{name: objective[name] for name in names})
-    return unet, adapter.eval()
+        unet: Any = UNet2DConditionModel(**BASES[base])
+        adapter: Any = BoLIDAdapter.for_unet(unet, vision_dim=VISION, **{n: objective[n] for n in names})
+    return unet.to(torch.bfloat16).eval(), adapter.to(torch.bfloat16).eval()
 
 
 def inputs(base: str, side: int, device: str) -> dict[str, Any]:
@@ -101,13 +101,12 @@ def operations(function: Callable[[], Any]) -> float:
 
 def count(base: str) -> list[tuple[str, float, float]]:
     """What, millions of parameters, 10^12 operations, at the base's own size; on the meta device."""
-    models: tuple[Any, Any] = build(base)
-    unet, adapter = (part.to(torch.bfloat16) for part in models)
+    unet, adapter = build(base)
     side = 8 * BASES[base]["sample_size"]
     step: dict[str, Any] = inputs(base, side, "meta")
     with torch.device("meta"):
         controlnet: Any = ControlNetModel.from_unet(unet, load_weights_from_unet=False)
-        controlnet.to(torch.bfloat16)
+    controlnet = controlnet.to(torch.bfloat16)
     picture = torch.zeros(1, 3, side, side, device="meta", dtype=torch.bfloat16)
     alone = operations(lambda: unet(**step))
     beside = operations(lambda: controlnet(**step, controlnet_cond=picture))
@@ -129,8 +128,8 @@ def millions(model: nn.Module) -> float:
 
 @torch.no_grad()
 def filled(model: Any) -> Any:
-    """The model on the CPU in bfloat16, its weights at random."""
-    model = model.to(torch.bfloat16).to_empty(device="cpu")
+    """The model on the CPU, its weights at random."""
+    model = model.to_empty(device="cpu")
     for weight in model.parameters():
         weight.uniform_(-0.02, 0.02)
     return model

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+from local_hub import local_hub
 from official_files import VISION, checkpoint, nested, numbers, tiny_unet
 from stock_pipelines import draw, stock
 from tiny_pipelines import make_controlnet, make_mini, make_reference, make_sd15, make_tokenizer, make_xl
@@ -128,6 +133,35 @@ def test_the_command_builds_a_pipeline_that_draws(
     frozen = open_base(tmp_path / "made")  # training's own door
     assert frozen.unet is not None
     assert frozen.image_encoder.config.hidden_size == pipe.adapter.config.vision_dim
+
+
+def test_the_command_takes_everything_from_the_hub(parts: Path, tmp_path: Path) -> None:
+    """Ids as one writes them; the vision encoder and PuLID are found where their authors keep them."""
+    hub, made = tmp_path / "hub", tmp_path / "made"
+    shutil.copytree(parts / "sdxl", hub / "me" / "base")
+    shutil.copytree(parts / "pose_sdxl", hub / "me" / "pose")
+    shutil.copytree(parts / "image_encoder", hub / "h94" / "IP-Adapter" / "models" / "image_encoder")
+    (hub / "h94" / "IP-Adapter" / "sdxl_models").mkdir()
+    shutil.copy(parts / "plus_sdxl.safetensors", hub / "h94/IP-Adapter/sdxl_models/plus.safetensors")
+    (hub / "guozinan" / "PuLID").mkdir(parents=True)
+    safetensors.torch.save_file(checkpoint("pulid_v1.1"), hub / "guozinan/PuLID/pulid_v1.1.safetensors")
+    command = ["-m", "bolid", "assemble", "--base", "me/base", "--pose", "me/pose", "--face", "pulid",
+               "--body", "h94/IP-Adapter:sdxl_models/plus.safetensors", "--output"]  # fmt: skip
+    with local_hub(hub) as (address, _):
+        environment = os.environ | {
+            "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
+        }  # fmt: skip
+        command = [sys.executable, *command, str(made)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    pipe = opened(made)
+    assert (type(pipe), pipe.face.method.name) == (BoLIDXLPipeline, "pulid-v1.1")
+    assert pipe.controlnet is not None
+    body = str(parts / "plus_sdxl.safetensors")
+    by_path = assemble(str(parts / "sdxl"), body, tmp_path / "local", pose=str(parts / "pose_sdxl"))
+    options: dict[str, Any] = {"pose": "sitting", "height": 96, "width": 64}
+    assert torch.equal(draw(pipe, **options), draw(opened(by_path), **options))
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])

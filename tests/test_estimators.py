@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import sys
 import threading
+import types
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +248,40 @@ def test_insightface_faces_of_the_real_type() -> None:
     np.testing.assert_allclose(np.linalg.norm(found[0].normalised), 1, rtol=1e-6)
     np.testing.assert_allclose(found[0].box, (2, 2, 82, 82))  # of the picture before it was shrunk
     np.testing.assert_allclose(found[0].points, 2 * points)
+
+
+def test_the_licence_is_said_once_when_insightface_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for the package, whose models cannot be had here."""
+    asked: dict[str, Any] = {}
+
+    class FaceAnalysis:
+        def __init__(self, name: str, **options: Any) -> None:
+            asked.update(options, name=name)
+
+        def prepare(self, **options: Any) -> None:
+            asked.update(options)
+
+        def get(self, _: np.ndarray) -> list[Any]:
+            return []
+
+    for name in ("insightface", "insightface.app", "onnxruntime"):
+        stand_in: Any = types.ModuleType(name)
+        stand_in.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        stand_in.FaceAnalysis = FaceAnalysis
+        monkeypatch.setitem(sys.modules, name, stand_in)
+    (tmp_path / "det_10g.onnx").write_bytes(b"")
+    networks = Networks()
+    with pytest.warns(UserWarning, match="non-commercial research only; use face='opencv-face'"):
+        first = networks.get("face", str(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert networks.get("face", str(tmp_path)) is first
+    assert first(PICTURE) == []
+    assert asked["name"] == str(tmp_path)
+    assert asked["det_size"] == (640, 640)
+    assert asked["allowed_modules"] == ["detection", "recognition"]
 
 
 def test_yunet_rows() -> None:

@@ -37,6 +37,9 @@ expected = draw(pipe, reference=person, pose="sitting")
 print("pushed:", pipe.push_to_hub("me/whole", card={card!r}, variant="fp16", max_shard_size="60KB"))
 print("again:", pipe.push_to_hub("me/whole", card={card!r}, variant="fp16", max_shard_size="60KB"))
 pipe.push_bolid_adapter_to_hub("me/adapter")
+from bolid.__main__ import main
+pipe.save_pretrained({folder!r})
+assert main(["push", {folder!r}, "me/by-command", "--variant", "fp16", "--card", {card!r}]) == 0
 ours = BoLIDPipeline.from_pretrained("me/whole", variant="fp16")
 theirs = DiffusionPipeline.from_pretrained("me/whole", variant="fp16", trust_remote_code=True)
 for opened in (ours, theirs):
@@ -70,7 +73,7 @@ def test_two_readers_of_one_repository(tmp_path: Path) -> None:
             "HF_TOKEN": "hf_none", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
             "OMP_NUM_THREADS": "1",
         }  # fmt: skip
-        script = SCRIPT.format(tests=str(TESTS), card=str(card))
+        script = SCRIPT.format(tests=str(TESTS), card=str(card), folder=str(tmp_path / "saved"))
         done = subprocess.run(
             [sys.executable, "-c", script], env=environment, cwd=TESTS.parent, capture_output=True, text=True
         )
@@ -79,6 +82,9 @@ def test_two_readers_of_one_repository(tmp_path: Path) -> None:
     assert "needs the package bolid: install it by `pip install bolid`" in lines["missing"]
     assert lines["pushed"].startswith(f"{address}/me/whole/commit/")
     assert lines["again"] == lines["pushed"]
+    by_command = hub / "me" / "by-command"
+    assert list((by_command / "unet").glob("*.fp16.safetensors"))
+    assert (by_command / "README.md").read_text() == card.read_text()
     assert done.stdout.count("BoLIDXLPipeline True") == 2
     assert lines["adapter"] == "True"
     assert "neither a folder nor a repository" in lines["nowhere"]
