@@ -14,9 +14,8 @@ from diffusers.models.attention_processor import Attention, AttnProcessor, AttnP
 from torch import Tensor, nn
 
 KEY = "ip_hidden_states"  # of cross_attention_kwargs: the one that self-attention ignores without a warning
-MASKED = (
-    -1e4
-)  # exp(-1e4) is exactly 0 in every float type, and unlike -inf a row of nothing else gives no NaN
+# exp(-1e4) is exactly 0 in every float type, and unlike -inf a row of nothing else gives no NaN
+MASKED = -1e4
 
 
 @dataclass(frozen=True)
@@ -125,12 +124,14 @@ class Conditions:
         )
 
     def within(self, region: Tensor) -> Conditions:
-        """Limits all to a region [B, 1, h, w] in [0, 1] at the latents' size (one of several people)."""
+        """Limits all to a region [B, 1, h, w] in [0, 1] at the latents' size, beside the one a group has."""
         body = {
             name: residual * region_at(region, residual.shape[1]).to(residual.dtype)
             for name, residual in self.body.items()
         }
-        return replace(self, groups=tuple(replace(group, region=region) for group in self.groups), body=body)
+        regions = [region if group.region is None else group.region * region for group in self.groups]
+        groups = (replace(group, region=each) for group, each in zip(self.groups, regions, strict=True))
+        return replace(self, groups=tuple(groups), body=body)
 
     def __add__(self, other: Conditions) -> Conditions:
         """Both at once, for several people: all groups side by side, body residuals summed."""

@@ -29,8 +29,8 @@ MODULES = {
 }
 ENTRY = "pipeline"  # module of the repository that has the pipeline's class
 INSTALL = (
-    "This repository is a BoLID model and needs the package bolid: install it by `pip install bolid`, or in "
-    "a clone of the BoLID repository by `pip install -e .`; then load it again."
+    "This repository is a BoLID model and needs the package bolid, which is not on PyPI: run `pip install .` "
+    "in a clone of the BoLID repository; then load it again."
 )
 IMPORTING = '''"""Opened by diffusers with trust_remote_code=True; everything is in the package bolid."""
 

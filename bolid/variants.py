@@ -91,11 +91,13 @@ class Start:
         return "image" if self.masks is None else "inpaint"
 
     def size(self, factor: int) -> tuple[int, int] | None:
-        """(height, width) of the first picture, rounded to multiples of `factor`; None without one."""
+        """(height, width) of the first picture, down to multiples of `factor` as the stock pipelines have it;
+        None without one.
+        """
         if self.pictures is None:
             return None
         first = load_picture(self.pictures[0], "image")
-        height, width = (max(factor, round(side / factor) * factor) for side in (first.height, first.width))
+        height, width = (max(factor, side // factor * factor) for side in (first.height, first.width))
         return height, width
 
     @staticmethod

@@ -33,6 +33,7 @@ from bolid.avatars.dataset import avatar_dataset
 from bolid.baselines import Features
 from bolid.encoder import Look, crop_person
 from bolid.export import export
+from bolid.request import Asked, make_request
 from bolid.training.bases import open_base
 from bolid.training.config import load_config
 from bolid.training.loop import train
@@ -318,6 +319,27 @@ class TestFaces:
         assert torch.equal(draw(pipe, reference=kept, **options), first)
         rows = draw(pipe, ["a beach"] * 2, people, **options)
         torch.testing.assert_close(rows[1:], second, **EXACT)
+
+    def test_a_face_of_several_people_acts_on_its_own_head(self, parts: Path, tmp_path: Path) -> None:
+        made = assemble(
+            str(parts / "sdxl"), str(parts / "plus_sdxl.safetensors"), tmp_path / "made",
+            face="instantid", face_file=str(parts / "instantid.bin"),
+        )  # fmt: skip
+        pipe = opened(made)
+        people = [
+            pipe.encode_identity(PERSON, face=Features(face=numbers(name, (1, 512), 2.0))) for name in "ab"
+        ]
+        asked = Asked("a", None, people, ["standing", "waving"], None, 0.5, 1.0, 1.0, None, 96, 128)
+        plan = pipe.plan(make_request(asked, (96, 64), 8))
+        with torch.no_grad():
+            groups = pipe.conditions_for(plan, 1, False).groups
+        bodies, faces = groups[::2], groups[1::2]  # of each person the body's tokens, then the face's
+        assert len(groups) == 4
+        for body, face in zip(bodies, faces, strict=True):
+            inside, head = body.region[0, 0], face.region[0, 0]
+            assert (head <= inside).all()
+            assert 0 < head.sum() < 0.5 * inside.sum()
+        assert not (faces[0].region * faces[1].region).any()
 
     def test_a_face_without_features_says_what_is_needed(self, parts: Path, tmp_path: Path) -> None:
         body = str(parts / "plus_sdxl.safetensors")

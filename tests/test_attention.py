@@ -67,6 +67,11 @@ def test_region_limits_a_group_to_its_pixels():
     assert hidden[:, :, 8:].abs().max() == 0
     assert hidden[:, :, :8].abs().min() > 0
     assert conditions.body["l"][:, 8:].abs().max() == 0
+    column = torch.zeros(2, 1, 4, 4)
+    column[..., 0] = 1
+    both = conditions.within(column).groups[0].region
+    assert both is not None
+    assert torch.equal(both, region * column)  # a face within one of several people
     assert region_at(torch.ones(1, 1, 25, 17), 13 * 9).shape == (1, 117, 1)
     with pytest.raises(ValueError, match="latents' size"):
         region_at(region, 15)

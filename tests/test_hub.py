@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import ModelMixin
 from local_hub import local_hub
 from tiny_pipelines import make_sd15
 
-from bolid.hub import card_text, write_hub_layout
+from bolid.hub import MODULES, card_text, write_hub_layout
+from bolid.loading import ADAPTERS
 
 TESTS = Path(__file__).parent
 # One process for all of it: importing diffusers is what such a test costs.
@@ -29,7 +32,7 @@ except ImportError as error:
 for name in [name for name in sys.modules if name.startswith("bolid") or "diffusers_modules" in name]:
     del sys.modules[name]
 
-from tiny_pipelines import make_reference, make_xl
+from tiny_pipelines import MAKERS, make_reference, make_xl
 from stock_pipelines import draw
 from bolid import BoLIDPipeline
 pipe, person = make_xl(), make_reference()
@@ -40,12 +43,19 @@ pipe.push_bolid_adapter_to_hub("me/adapter")
 from bolid.__main__ import main
 pipe.save_pretrained({folder!r})
 assert main(["push", {folder!r}, "me/by-command", "--variant", "fp16", "--card", {card!r}]) == 0
+for name, make in MAKERS.items():
+    one = make()
+    one.push_to_hub(f"me/{{name}}", card={card!r}, variant="fp16")
+    drawn = draw(one, reference=person, pose="sitting")
+    ours = BoLIDPipeline.from_pretrained(f"me/{{name}}", variant="fp16")
+    theirs = DiffusionPipeline.from_pretrained(f"me/{{name}}", variant="fp16", trust_remote_code=True)
+    for opened in (ours, theirs):
+        opened.set_progress_bar_config(disable=True)
+        same = (draw(opened, reference=person, pose="sitting") == drawn).all().item()
+        print("opened:", name, type(opened).__name__, type(opened) is type(one), same)
 ours = BoLIDPipeline.from_pretrained("me/whole", variant="fp16")
-theirs = DiffusionPipeline.from_pretrained("me/whole", variant="fp16", trust_remote_code=True)
-for opened in (ours, theirs):
-    opened.set_progress_bar_config(disable=True)
-    same = (draw(opened, reference=person, pose="sitting") == expected).all().item()
-    print("opened:", type(opened).__module__, type(opened).__name__, same)
+ours.set_progress_bar_config(disable=True)
+print("sharded:", (draw(ours, reference=person, pose="sitting") == expected).all().item())
 ours.unload_bolid_adapter()
 ours.load_bolid_adapter("me/adapter")
 print("adapter:", (draw(ours, reference=person, pose="sitting") == expected).all().item())
@@ -79,13 +89,15 @@ def test_two_readers_of_one_repository(tmp_path: Path) -> None:
         )
     assert done.returncode == 0, done.stderr[-3000:]
     lines = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
-    assert "needs the package bolid: install it by `pip install bolid`" in lines["missing"]
+    assert "needs the package bolid, which is not on PyPI: run `pip install .` in a clone" in lines["missing"]
     assert lines["pushed"].startswith(f"{address}/me/whole/commit/")
     assert lines["again"] == lines["pushed"]
     by_command = hub / "me" / "by-command"
     assert list((by_command / "unet").glob("*.fp16.safetensors"))
     assert (by_command / "README.md").read_text() == card.read_text()
-    assert done.stdout.count("BoLIDXLPipeline True") == 2
+    for name, kind in (("mini", "BoLIDPipeline"), ("sd15", "BoLIDPipeline"), ("xl", "BoLIDXLPipeline")):
+        assert done.stdout.count(f"opened: {name} {kind} True True") == 2
+    assert lines["sharded"] == "True"
     assert lines["adapter"] == "True"
     assert "neither a folder nor a repository" in lines["nowhere"]
     repository = hub / "me" / "whole"
@@ -97,6 +109,14 @@ def test_two_readers_of_one_repository(tmp_path: Path) -> None:
     assert list((repository / "unet").glob("*.fp16-00001-of-*.safetensors"))
     assert (hub / "me" / "adapter" / "adapter" / "config.json").is_file()
     assert any(line.startswith("POST api/models/me/whole/commit") for line in asked)
+
+
+def test_every_component_of_ours_has_its_file() -> None:
+    """Else `DiffusionPipeline.from_pretrained` finds no class for it in the repository."""
+    assert set(ADAPTERS.values()) <= set(MODULES.values())
+    for module in MODULES.values():
+        kinds = [each for each in vars(importlib.import_module(module)).values() if isinstance(each, type)]
+        assert any(issubclass(each, ModelMixin) and each.__module__ == module for each in kinds), module
 
 
 def test_the_layout_opens_from_a_folder_too(tmp_path: Path) -> None:
