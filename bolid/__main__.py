@@ -94,6 +94,8 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     add("--output", required=True, metavar="FILE.safetensors", help="where to write")
     add("--group", choices=("identity", "image"), default="identity",
         help="the person's tokens, seen whole, or the image prompt's (default identity)")  # fmt: skip
+    add("--image-encoder", metavar="DIR",
+        help="also write the vision encoder, as load_ip_adapter takes it (a new folder)")  # fmt: skip
 
 
 def _add_push(parser: argparse.ArgumentParser) -> None:
@@ -260,9 +262,17 @@ def assemble(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Write a model's tokens as a file for stock tools."""
+    from bolid.export import comfyui_reads, export_encoder
     from bolid.export import export as write
 
-    print(write(load(find_model(options.model), "cpu"), options.output, options.group))
+    pipe = load(find_model(options.model), "cpu")
+    encoder = None if options.image_encoder is None else export_encoder(pipe, options.image_encoder)
+    file = write(pipe, options.output, options.group)
+    for made in (file, encoder) if encoder is not None else (file,):
+        print(made)
+    if not comfyui_reads(file):
+        told = "bolid: for load_ip_adapter of diffusers; ComfyUI's nodes read 16 tokens of one size only"
+        print(told, file=sys.stderr)
     return 0
 
 

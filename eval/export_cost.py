@@ -4,9 +4,10 @@
 
 The exported file holds tokens only, and of an adapter that knows parts one reading over the whole person,
 which was not trained. Pictures of held-out pairs are drawn without a pose from: text alone; the adapter's own
-tokens by part; the whole-person tokens that are exported; the picture of the person as an image prompt (the
-other group that can be exported); and, as our own pipeline does, tokens by part with pose and appearance map.
-Text names pose, view and scene, not the person. Figures are by the mini evaluators.
+tokens by part; the exported file of the person's tokens and that of the image prompt's, each by the stock
+diffusers pipeline from the person cut out on grey, with its own preparation of pictures and its own negative
+half; and, as our own pipeline does, tokens by part with pose and appearance map. Text names pose, view and
+scene, not the person. Figures are by the mini evaluators.
 """
 
 from __future__ import annotations
@@ -15,17 +16,24 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image
 
+from bolid import BoLIDPipeline
+from bolid.baselines.export import take_text_alone
 from bolid.encoder import crop_person
 from bolid.evaluation.networks import Evaluators
 from bolid.evaluation.pairs import Pairs, held_out_pairs
 from bolid.evaluation.provenance import weights_hash
 from bolid.evaluation.report import fill
 from bolid.evaluation.scores import score
+from bolid.export import Group, export, export_encoder
 from bolid.pose import PARTS, Pose, known
+from bolid.variants import lend, stock_class
 
 ERRORS = tuple(f"error_{part}" for part in PARTS)  # mean RGB distance inside the truth's part
 FIGURES = ("attributes", "identified_by_body", "scene", *ERRORS)
@@ -34,56 +42,89 @@ MARKERS = ("<!-- export cost -->", "<!-- /export cost -->")  # of the model card
 
 
 def rows_of(pipe: Any, references: list[Any]) -> dict[str, dict[str, Any]]:
-    """Row -> arguments of the call for these references; "posed" is taken out by `drawn`."""
+    """Row -> arguments of the call for these references; "posed" and "stock" are taken out by `drawn`."""
     by_parts = [pipe.encode_identity(each) for each in references]
-    whole = [pipe.encode_identity(each, whole=True) for each in references]
     people = [crop_of(pipe, each) for each in references]
-    prompted = {"image_prompt": people, "image_prompt_strength": 1.0}
     return {
         "text alone": {},
         "tokens by part": {"reference": by_parts, "id_strength": 1.0},
-        "whole-person tokens (exported)": {"reference": whole, "id_strength": 1.0},
-        "the person as image prompt (exported)": prompted,
+        "whole-person tokens, exported, in stock diffusers": {"stock": [1.0, 0.0], "people": people},
+        "image prompt's tokens, exported, in stock diffusers": {"stock": [0.0, 1.0], "people": people},
         "tokens by part, pose, appearance map": {"reference": by_parts, "id_strength": 1.0, "posed": True},
     }
 
 
-def crop_of(pipe: Any, found: Any) -> np.ndarray:
-    """The person cut out on grey, uint8 [S, S, 3]."""
-    import torch
-
+def crop_of(pipe: Any, found: Any) -> Image.Image:
+    """The person cut out on grey, at the vision encoder's size."""
     image = torch.from_numpy(found.image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
     crop, _ = crop_person(
         image, torch.from_numpy(found.parts.copy())[None], pipe.image_encoder.config.image_size
     )
-    return ((crop[0, 0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    pixels = ((crop[0, 0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0)
+    return Image.fromarray(pixels.numpy())
 
 
-def drawn(pipe: Any, pairs: Pairs, chunk: slice, asked: dict[str, Any], steps: int | None) -> np.ndarray:
-    """Pictures uint8 [n, H, W, 3] of a chunk; every row draws from the same noise."""
-    asked = dict(asked)
+def stock_pipeline(model: str) -> Any:
+    """The stock pipeline around a model's base, with both exported groups (identity, image) loaded."""
+    ours = BoLIDPipeline.from_pretrained(model)
+    ours.adapter.detach(ours.unet)
+    plain = lend(ours, stock_class(ours.is_xl, "text", False))
+    plain.register_modules(image_encoder=None, feature_extractor=None)
+    plain.set_progress_bar_config(disable=True)
+    with TemporaryDirectory() as folder:
+        groups: tuple[Group, Group] = ("identity", "image")
+        names = [export(ours, Path(folder) / f"{group}.safetensors", group).name for group in groups]
+        export_encoder(ours, Path(folder) / "image_encoder")
+        plain.load_ip_adapter(folder, subfolder="", weight_name=names)
+    take_text_alone(plain.unet)
+    return plain
+
+
+def by_stock(plain: Any, prompts: list[str], people: list[Image.Image], **options: Any) -> np.ndarray:
+    """What the stock pipeline draws of each prompt and person, [n, H, W, 3] in [0, 1]."""
+    seen, blank = plain.encode_image(people, plain.unet.device, 1, output_hidden_states=True)
+    embeds = torch.cat([blank, seen])[:, None]  # [2n, 1, L, D], guidance's negative half first
+    return plain(prompts, ip_adapter_image_embeds=[embeds] * 2, output_type="np", **options).images
+
+
+def drawn(
+    pipes: tuple[Any, Any], pairs: Pairs, chunk: slice, asked: dict[str, Any], steps: int | None
+) -> np.ndarray:
+    """Pictures uint8 [n, H, W, 3] of a chunk by our pipeline or the stock one; every row draws from the same
+    noise.
+    """
+    (pipe, plain), asked = pipes, dict(asked)
     numbers = range(*chunk.indices(len(pairs)))
-    pose = [Pose(known(pairs.keypoints[row])) for row in numbers] if asked.pop("posed", False) else None
-    images = pipe(
-        [pairs.prompt[row] for row in numbers], pose=pose, generator=list(numbers),
-        output_type="np",
-        num_inference_steps=steps, **asked,
-    ).images  # fmt: skip
+    prompts = [pairs.prompt[row] for row in numbers]
+    if "stock" in asked:
+        plain.set_ip_adapter_scale(asked.pop("stock"))
+        images = by_stock(
+            plain, prompts, **asked, generator=[torch.Generator().manual_seed(row) for row in numbers],
+            num_inference_steps=steps or pipe.config.default_steps,
+            guidance_scale=pipe.config.default_guidance_scale,
+            height=pipe.picture_size[0], width=pipe.picture_size[1],
+        )  # fmt: skip
+    else:
+        pose = [Pose(known(pairs.keypoints[row])) for row in numbers] if asked.pop("posed", False) else None
+        images = pipe(
+            prompts, pose=pose, generator=list(numbers), output_type="np", num_inference_steps=steps, **asked
+        ).images
     return np.round(images.clip(0, 1) * 255).astype(np.uint8)
 
 
+@torch.no_grad()
 def measure(
-    pipe: Any, evaluators: Evaluators, pairs: Pairs, steps: int | None
+    pipes: tuple[Any, Any], evaluators: Evaluators, pairs: Pairs, steps: int | None
 ) -> dict[str, dict[str, float]]:
-    """Row -> figure -> mean over the pairs whose reference shows a person."""
+    """Row -> figure -> mean over the pairs whose reference shows a person. pipes: ours and the stock one."""
     found: list[Any] = []
     for picture in pairs.reference:
-        found.append(pipe.find_person(picture))  # avatars of the held-out set are all found
+        found.append(pipes[0].find_person(picture))  # avatars of the held-out set are all found
     pictures: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(pairs), BATCH):
         chunk = slice(start, min(start + BATCH, len(pairs)))
-        for row, asked in rows_of(pipe, found[chunk]).items():
-            pictures.setdefault(row, []).append(drawn(pipe, pairs, chunk, asked, steps))
+        for row, asked in rows_of(pipes[0], found[chunk]).items():
+            pictures.setdefault(row, []).append(drawn(pipes, pairs, chunk, asked, steps))
     _, reading = evaluators.read(pairs.reference)
     table = {}
     for row, chunks in pictures.items():
@@ -114,7 +155,6 @@ def main() -> None:
     parser.add_argument("--output", required=True, metavar="FILE.md")
     options = parser.parse_args()
 
-    from bolid import BoLIDPipeline
     from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
 
     pipe = BoLIDPipeline.from_pretrained(options.model)
@@ -124,7 +164,7 @@ def main() -> None:
         AppearanceEvaluator.from_pretrained("models/evaluators/appearance").eval(),
     )
     pairs = held_out_pairs(options.count, *pipe.picture_size, processes=1)
-    table = measure(pipe, evaluators, pairs, options.steps)
+    table = measure((pipe, stock_pipeline(options.model)), evaluators, pairs, options.steps)
     note = (
         f"{options.count} held-out pairs, seed = row, weights {weights_hash(options.model)}; "
         f"`{shlex.join(['python', *sys.argv])}`."

@@ -1,4 +1,4 @@
-"""A pipeline out of public parts, and tokens for stock tools: files in the official layouts, tiny bases."""
+"""A pipeline out of public parts: files in the official layouts, tiny bases."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from local_hub import local_hub
 from official_files import VISION, checkpoint, nested, numbers, tiny_unet
-from stock_pipelines import draw, stock
-from tiny_pipelines import make_controlnet, make_mini, make_reference, make_sd15, make_tokenizer, make_xl
+from stock_pipelines import by_stock, draw, stock_picture
+from tiny_pipelines import make_controlnet, make_reference, make_tokenizer
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -31,7 +31,7 @@ from bolid.__main__ import main
 from bolid.assemble import assemble
 from bolid.avatars.dataset import avatar_dataset
 from bolid.baselines import Features
-from bolid.encoder import Look, crop_person
+from bolid.encoder import Look
 from bolid.export import export
 from bolid.request import Asked, make_request
 from bolid.training.bases import open_base
@@ -209,7 +209,7 @@ def test_seen_whole_it_is_ip_adapter_plus(family: str, parts: Path, tmp_path: Pa
     assert before.keys() == after.keys()
     for name, weight in before.items():
         assert torch.equal(weight, after[name]), name
-    torch.testing.assert_close(stock_picture(pipe, body, height=64, width=64), ours, **EXACT)
+    torch.testing.assert_close(stock_picture(pipe, PERSON, body, height=64, width=64), ours, **EXACT)
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
@@ -226,74 +226,8 @@ def test_its_image_prompt_is_ip_adapter_plus(family: str, parts: Path, tmp_path:
         frozen = open_base(tmp_path / "made")
         frozen.look = pipe.adapter.look
         assert torch.equal(frozen.patches(pixels), patches)
-    torch.testing.assert_close(by_stock(pipe, body, patches[None], **options), ours, **EXACT)
-
-
-def stock_picture(pipe: Any, file: Path, **options: Any) -> torch.Tensor:
-    """What stock diffusers draws of PERSON with a file in IP-Adapter Plus layout."""
-    found = PERSON.resized(*pipe.picture_size)
-    image = torch.from_numpy(found.image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
-    crop, _ = crop_person(
-        image, torch.from_numpy(found.parts.copy())[None], pipe.image_encoder.config.image_size
-    )
-    with torch.no_grad():  # what `encode_image` of the stock pipelines gives
-        patches = pipe._states(Look(class_token=True), crop)
-    return by_stock(pipe, file, patches, **options)
-
-
-def by_stock(pipe: Any, file: Path, patches: torch.Tensor, **options: Any) -> torch.Tensor:
-    """What stock diffusers draws of patches [1, 1, L, D] with a file in IP-Adapter Plus layout."""
-    pipe.adapter.detach(pipe.unet)
-    plain = stock(pipe)
-    plain.load_ip_adapter(str(file.parent), subfolder="", weight_name=file.name, image_encoder_folder=None)
-    plain.set_ip_adapter_scale(1.0)
-    noise = torch.Generator().manual_seed(7)
-    common: dict[str, Any] = {
-        "num_inference_steps": 2,
-        "output_type": "latent",
-        "guidance_scale": 1.0,
-        **options,
-    }
-    return plain("a beach", ip_adapter_image_embeds=[patches], generator=noise, **common).images
-
-
-class TestExport:
-    @pytest.mark.parametrize("maker", [make_sd15, make_xl])
-    def test_a_stock_pipeline_draws_what_we_draw(self, maker: Any, tmp_path: Path) -> None:
-        """An adapter that knows four parts, written as whole-person tokens."""
-        pipe = maker()
-        person = pipe.encode_identity(PERSON, whole=True)
-        ours = draw(pipe, reference=person, id_strength=1.0, guidance_scale=1.0)
-        by_parts = draw(pipe, reference=PERSON, id_strength=1.0, guidance_scale=1.0)
-        assert not torch.allclose(ours, by_parts, atol=1e-3)  # it is another reading of the same weights
-        file = export(pipe, tmp_path / "tokens.safetensors")
-        torch.testing.assert_close(stock_picture(pipe, file), ours, **EXACT)
-
-    def test_the_command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        make_sd15().save_pretrained(tmp_path / "model")
-        command = ["export", str(tmp_path / "model"), "--format", "ip-adapter-plus", "--output"]
-        assert main([*command, str(tmp_path / "person.safetensors")]) == 0
-        assert main([*command, str(tmp_path / "scene.safetensors"), "--group", "image"]) == 0
-        keys = safetensors.torch.load_file(tmp_path / "person.safetensors").keys()
-        assert {
-            "image_proj.latents",
-            "ip_adapter.1.to_k_ip.weight",
-        } <= keys  # ComfyUI tells the kind by these
-        assert main([*command, str(tmp_path / "person.bin")]) == 2
-        assert main([*command, str(tmp_path / "nowhere" / "person.safetensors")]) == 2
-        assert "must end in .safetensors" in capsys.readouterr().err
-        assert len(list(tmp_path.glob("*.safetensors"))) == 2
-
-    def test_whole_persons_keep_the_rules_of_strength(self, tmp_path: Path) -> None:
-        pipe = make_mini()
-        person = pipe.encode_identity(PERSON, whole=True)
-        weak = draw(pipe, reference=person, id_strength=0.5)
-        assert torch.equal(weak, draw(pipe, reference=person, id_strength={"head": 0.5, "upper": 1.0}))
-        assert torch.equal(draw(pipe, reference=person, id_strength={"feet": 0.0}), draw(pipe))
-        assert torch.equal(draw(pipe, reference=Identity.load(person.save(tmp_path / "p.safetensors")),
-                                id_strength=0.5), weak)  # fmt: skip
-        with pytest.raises(ValueError, match="seen part by part and people seen whole"):
-            draw(pipe, ["a", "b"], [person, pipe.encode_identity(PERSON)])
+    theirs = by_stock(pipe, body, ip_adapter_image_embeds=[patches[None]], **options)
+    torch.testing.assert_close(theirs, ours, **EXACT)
 
 
 class TestFaces:

@@ -12,6 +12,7 @@ from stock_pipelines import draw
 from tiny_pipelines import HEIGHT, MAKERS, WIDTH, make_reference
 
 from bolid import BoLIDPipeline, Identity, Pose, Reference
+from bolid.attention import region_at
 from bolid.pose import PARTS
 from bolid.refine import head_view, in_view
 from bolid.regions import group_width, head_circle, head_regions, in_column, person_regions
@@ -49,14 +50,25 @@ def test_each_acts_in_an_own_region(mini: BoLIDPipeline) -> None:
         joints = (points[points[:, 2] > 0, :2] * (32, 24)).astype(int)
         assert region[0, joints[:, 1], joints[:, 0]].min() > 0.9
     assert regions[0, 0, :, 31].max() == 0
-    conditions = conditions_of(mini, ["standing", "sitting"])
-    assert len(conditions.groups) == 2
-    assert all(group.region is not None for group in conditions.groups)
+    size = [side // 8 for side in (HEIGHT, group_width(HEIGHT, WIDTH, 2, 8))]
+    regions = person_regions(poses, *size)
+    other = [two(mini)[0], mini.encode_identity(make_reference("walking", colours={2: (9, 9, 9)}))]
+    conditions, changed = conditions_of(mini, two(mini)), conditions_of(mini, other)
+    for index, group in enumerate(conditions.groups):
+        assert group.region is not None
+        assert torch.equal(group.region[0], regions[index])
+    for name, keys in conditions.groups[0].keys.items():
+        assert torch.equal(keys, changed.groups[0].keys[name])
+    for name, residual in conditions.body.items():  # another second person changes nothing outside its region
+        differs = (residual - changed.body[name]).abs().amax(dim=(0, 2))
+        inside = region_at(regions[1][None], residual.shape[1])[0, :, 0] > 0
+        assert not differs[~inside].any()
+        assert differs[inside].any()
 
 
-def conditions_of(pipe: Any, poses: list[str]) -> Any:
-    """What the UNet gets of two people in one picture."""
-    asked = Asked("a", None, two(pipe), poses, None, 0.5, 1.0, 1.0, True, None, None)
+def conditions_of(pipe: Any, people: list[Identity]) -> Any:
+    """What the UNet gets of two people in one picture, standing and sitting, the poses' proportions kept."""
+    asked = Asked("a", None, people, ["standing", "sitting"], None, 0.5, 1.0, 1.0, False, None, None)
     plan = pipe.plan(make_request(asked, pipe.picture_size, 8))
     with torch.no_grad():
         return pipe.conditions_for(plan, 1, True)

@@ -163,12 +163,13 @@ def make_xl(seed: int = 0) -> BoLIDXLPipeline:
 MAKERS = {"mini": make_mini, "sd15": make_sd15, "xl": make_xl}
 
 
-def own_components(unet: UNet2DConditionModel) -> dict[str, Any]:
+def own_components(unet: UNet2DConditionModel, token_dim: int | None = None) -> dict[str, Any]:
     """An adapter whose layers all act (its body projections do not start from zero), vision encoder,
-    estimator.
+    estimator. token_dim: width of its tokens; None: the text's.
     """
     adapter = BoLIDAdapter.for_unet(
         unet,
+        token_dim=token_dim or unet.config.cross_attention_dim,
         vision_dim=16,
         tokens_per_part=(2, 2, 2, 1),
         image_token_count=2,

@@ -3,13 +3,17 @@
 Stock loaders build a resampler of four layers, heads of 64 channels and a fourfold feed-forward network. A
 smaller one of ours is the same function with zeros around it: heads are filled up with channels of zero
 query and key, the feed-forward network with units of zero output, and missing layers are layers of zero
-output. A larger one or an attention sink cannot be written. Of several parts the queries stand side by side
+output. Stock tokens are as wide as the text; narrower ones of ours stand there several times side by side,
+which leaves the last norm's mean and variance as they are, and keys and values read the first. A larger
+resampler or an attention sink cannot be written. Of several parts the queries stand side by side
 over the whole person, under the mean of the parts' embeddings (`Resampler.whole`): what is written is what
 `BoLIDPipeline.encode_identity(reference, whole=True)` computes, not what the adapter was trained for.
 
 What stock pipelines do differently with it: they hand the class token over with the patches (so does
-`whole=True`), normalise pixels as their `feature_extractor` says, and their negative half has the tokens of
-an encoded blank picture where ours has none. Body condition and appearance map are not in the file.
+`whole=True`), normalise pixels by CLIP's statistics (`bolid.export.export_encoder`), and their negative half
+has the tokens of an encoded blank picture where ours has none. On a UNet with layers that have no
+self-attention (bolid-mini's finest) they end in an AttributeError unless `take_text_alone` was called. Body
+condition and appearance map are not in the file.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from typing import Any, Literal
 
 import safetensors.torch
 import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -33,12 +38,14 @@ DEPTH, FFN_RATIO = 4, 4  # of the resampler that stock loaders build; they do no
 Group = Literal["identity", "image"]
 
 
-def export_ip_adapter_plus(adapter: BoLIDAdapter, path: str | os.PathLike[str], group: Group) -> None:
+def export_ip_adapter_plus(
+    adapter: BoLIDAdapter, path: str | os.PathLike[str], group: Group, text_dim: int | None = None
+) -> None:
     """Writes, whole or not at all, a .safetensors file that `load_ip_adapter` of diffusers opens.
 
-    Raises as `ip_adapter_plus`.
+    Arguments and errors as of `ip_adapter_plus`.
     """
-    state, target = ip_adapter_plus(adapter, group), Path(path)
+    state, target = ip_adapter_plus(adapter, group, text_dim), Path(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         safetensors.torch.save_file(state, temporary)
@@ -47,11 +54,12 @@ def export_ip_adapter_plus(adapter: BoLIDAdapter, path: str | os.PathLike[str], 
         temporary.unlink(missing_ok=True)
 
 
-def ip_adapter_plus(adapter: BoLIDAdapter, group: Group) -> dict[str, Tensor]:
+def ip_adapter_plus(adapter: BoLIDAdapter, group: Group, text_dim: int | None = None) -> dict[str, Tensor]:
     """Flat weights in IP-Adapter Plus layout, equal in their tokens to ours on the same patches.
 
     Args:
         group: "identity" for the tokens of the whole person, "image" for the image prompt's.
+        text_dim: width of the UNet's text, which stock loaders give the tokens; None: the tokens' own.
 
     Raises:
         ValueError: if the group does not exist or is no function that the layout can hold.
@@ -63,25 +71,62 @@ def ip_adapter_plus(adapter: BoLIDAdapter, group: Group) -> dict[str, Tensor]:
         raise ValueError(
             "The adapter's zero_tokens are an attention sink, for which the layout has no place."
         )
-    state = {f"image_proj.{name}": weight for name, weight in plus_resampler(resampler).items()}
+    copies = _copies(adapter.config.token_dim, text_dim)
+    state = {f"image_proj.{name}": weight for name, weight in plus_resampler(resampler, copies).items()}
     suffix = "id" if group == "identity" else "image"
     for index, name in enumerate(_stock_order(adapter)):
         layer: Any = adapter.layer(name)
         for kind in ("k", "v"):
             weight = getattr(layer, f"to_{kind}_{suffix}").weight
-            state[f"ip_adapter.{2 * index + 1}.to_{kind}_ip.weight"] = weight
+            wide = pad(weight, (0, (copies - 1) * weight.shape[1]))
+            state[f"ip_adapter.{2 * index + 1}.to_{kind}_ip.weight"] = wide
     return {name: weight.detach().contiguous().clone() for name, weight in state.items()}
 
 
-def plus_resampler(resampler: Resampler) -> dict[str, Tensor]:
-    """`Resampler.whole` in the sizes that stock loaders expect. Raises as `ip_adapter_plus`."""
+def _copies(token_dim: int, text_dim: int | None) -> int:
+    """How often a token stands side by side to be as wide as the text. Raises ValueError if it cannot."""
+    copies, rest = divmod(text_dim or token_dim, token_dim)
+    if rest or not copies:
+        raise ValueError(
+            f"The adapter's tokens have {token_dim} channels, stock loaders give them the text's {text_dim}: "
+            "only a whole multiple can be written."
+        )
+    return copies
+
+
+class TextAlone(AttnProcessor2_0):
+    """Cross-attention to the text where diffusers hands over a pair of text and IP-Adapter's tokens."""
+
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Any = None, **kwargs: Any
+    ) -> Tensor:
+        text = encoder_hidden_states[0] if isinstance(encoder_hidden_states, tuple) else encoder_hidden_states
+        return super().__call__(attn, hidden_states, text, **kwargs)
+
+
+def take_text_alone(unet: Any) -> None:
+    """To be called after a stock pipeline's `load_ip_adapter`: diffusers (0.42) gives its pair of text and
+    tokens also to the first attention of layers with `only_cross_attention`, whose processor knows text only.
+    """
+    for name, module in unet.named_modules():
+        if name.endswith(".attn1") and module.is_cross_attention:
+            module.set_processor(TextAlone())
+
+
+def plus_resampler(resampler: Resampler, copies: int = 1) -> dict[str, Tensor]:
+    """`Resampler.whole` in the sizes that stock loaders expect, each token `copies` times side by side.
+
+    Raises as `ip_adapter_plus`.
+    """
     _require_exportable(resampler)
     own = {name: weight.detach() for name, weight in resampler.state_dict().items()}
     width = own["latents"].shape[-1]
     state = {name: own[name] for name in ("latents", "proj_in.weight")}
     state["proj_in.bias"] = own["proj_in.bias"] + own["part_embedding"].mean(dim=0)
     for name in ("proj_out", "norm_out"):
-        state |= {f"{name}.{kind}": own[f"{name}.{kind}"] for kind in ("weight", "bias")}
+        state |= {
+            f"{name}.{kind}": torch.cat([own[f"{name}.{kind}"]] * copies) for kind in ("weight", "bias")
+        }
     for index in range(DEPTH):
         prefix = f"layers.{index}."
         layer = {k.removeprefix(prefix): w for k, w in own.items() if k.startswith(prefix)}
