@@ -6,8 +6,8 @@ The exported file holds tokens only, and of an adapter that knows parts one read
 which was not trained. Pictures of held-out pairs are drawn without a pose from: text alone; the adapter's own
 tokens by part; the exported file of the person's tokens and that of the image prompt's, each by the stock
 diffusers pipeline from the person cut out on grey, with its own preparation of pictures and its own negative
-half; and, as our own pipeline does, tokens by part with pose and appearance map. Text names pose, view and
-scene, not the person. Figures are by the mini evaluators.
+half, the first also without guidance; and, as our own pipeline does, tokens by part with pose and appearance
+map. Text names pose, view and scene, not the person. Figures are by the mini evaluators.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def rows_of(pipe: Any, references: list[Any]) -> dict[str, dict[str, Any]]:
         "text alone": {},
         "tokens by part": {"reference": by_parts, "id_strength": 1.0},
         "whole-person tokens, exported, in stock diffusers": {"stock": [1.0, 0.0], "people": people},
+        "the same, guidance 1": {"stock": [1.0, 0.0], "people": people, "guidance_scale": 1.0},
         "image prompt's tokens, exported, in stock diffusers": {"stock": [0.0, 1.0], "people": people},
         "tokens by part, pose, appearance map": {"reference": by_parts, "id_strength": 1.0, "posed": True},
     }
@@ -80,11 +81,14 @@ def stock_pipeline(model: str) -> Any:
     return plain
 
 
-def by_stock(plain: Any, prompts: list[str], people: list[Image.Image], **options: Any) -> np.ndarray:
+def by_stock(
+    plain: Any, prompts: list[str], people: list[Image.Image], guidance_scale: float, **options: Any
+) -> np.ndarray:
     """What the stock pipeline draws of each prompt and person, [n, H, W, 3] in [0, 1]."""
     seen, blank = plain.encode_image(people, plain.unet.device, 1, output_hidden_states=True)
-    embeds = torch.cat([blank, seen])[:, None]  # [2n, 1, L, D], guidance's negative half first
-    return plain(prompts, ip_adapter_image_embeds=[embeds] * 2, output_type="np", **options).images
+    states = torch.cat([blank, seen]) if guidance_scale > 1 else seen  # guidance's negative half first
+    options |= {"guidance_scale": guidance_scale, "ip_adapter_image_embeds": [states[:, None]] * 2}
+    return plain(prompts, output_type="np", **options).images  # embeds [n or 2n, 1, L, D], one per file
 
 
 def drawn(
@@ -98,10 +102,10 @@ def drawn(
     prompts = [pairs.prompt[row] for row in numbers]
     if "stock" in asked:
         plain.set_ip_adapter_scale(asked.pop("stock"))
+        asked = {"guidance_scale": pipe.config.default_guidance_scale, **asked}
         images = by_stock(
             plain, prompts, **asked, generator=[torch.Generator().manual_seed(row) for row in numbers],
             num_inference_steps=steps or pipe.config.default_steps,
-            guidance_scale=pipe.config.default_guidance_scale,
             height=pipe.picture_size[0], width=pipe.picture_size[1],
         )  # fmt: skip
     else:
