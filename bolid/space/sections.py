@@ -100,7 +100,9 @@ class WordsSection:
         controls.text("prompt", "Prompt", "what the picture shows; may be empty", lines=2)
         gr.Examples([[each] for each in PROMPTS], controls["prompt"], label="Example prompts")
         with gr.Accordion("Negative prompt, image prompt (scene or style)", open=False):
-            controls.text("negative_prompt", "Negative prompt", "what it must not show; needs guidance above 1", lines=1)
+            controls.text(
+                "negative_prompt", "Negative prompt", "what it must not show; needs guidance above 1", lines=1
+            )
             self.scene = picture_input(
                 label="Image prompt", sources=["upload", "clipboard"], height=180, elem_id="scene"
             )
