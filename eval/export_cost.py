@@ -102,10 +102,11 @@ def drawn(
     prompts = [pairs.prompt[row] for row in numbers]
     if "stock" in asked:
         plain.set_ip_adapter_scale(asked.pop("stock"))
-        asked = {"guidance_scale": pipe.config.default_guidance_scale, **asked}
+        own_steps, own_guidance = pipe.call_defaults(posed=False)
+        asked = {"guidance_scale": own_guidance, **asked}
         images = by_stock(
             plain, prompts, **asked, generator=[torch.Generator().manual_seed(row) for row in numbers],
-            num_inference_steps=steps or pipe.config.default_steps,
+            num_inference_steps=steps or own_steps,
             height=pipe.picture_size[0], width=pipe.picture_size[1],
         )  # fmt: skip
     else:
