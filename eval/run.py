@@ -58,7 +58,8 @@ SUITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 PAIRS, QUICK_PAIRS = (1024, 256), (64, 32)  # of the main rows and of the sweeps
-GUARD = {"models": ("bolid",), "samples": 64, "seeds": 2, "runs": ""}  # of --quick: the shipped weights
+# of --quick: the shipped weights, every row in the two steps that a call with a pose takes
+GUARD = {"models": ("bolid",), "samples": 64, "seeds": 2, "runs": "", "steps": 2, "guidance": 1.0}
 REFERENCE = ROOT / "eval" / "report" / "quick.json"
 SWEEP_KINDS = ("strength", "steps", "head")
 

@@ -15,6 +15,10 @@ LEAST = 0.02  # of any tolerance: a picture more or less is the rounding of anot
 GUARDED = ("bolid+pose", "bolid", "base")
 
 
+SETTINGS = ("samples", "seeds", "seed", "pairs", "rows", "steps", "guidance")
+"""What figures must share to be compared."""
+
+
 def reference_of(results: Mapping[str, Any]) -> dict[str, Any]:
     """What later runs are held against: row -> figure -> value, tolerance, better."""
     figures: dict[str, dict[str, Any]] = {}
@@ -31,7 +35,7 @@ def reference_of(results: Mapping[str, Any]) -> dict[str, Any]:
                 "tolerance": max(SHARE * half, LEAST),
                 "better": figure.better,
             }
-    kept = {name: results["settings"][name] for name in ("samples", "seeds", "seed", "pairs", "rows")}
+    kept = {name: results["settings"][name] for name in SETTINGS}
     return {"settings": kept, "weights": results["weights"], "figures": figures}
 
 
