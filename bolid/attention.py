@@ -341,7 +341,7 @@ def _add_body(hidden_states: Tensor, body: Tensor) -> Tensor:
 
 def cross_attentions(unet: UNet2DConditionModel) -> dict[str, Attention]:
     """The text cross-attentions (`attn2`) by layer name, in the order of the UNet's modules."""
-    modules: Any = unet.named_modules()
+    modules: Any = getattr(unet, "_orig_mod", unet).named_modules()  # what torch.compile wraps
     return {name: module for name, module in modules if name.endswith(".attn2")}
 
 

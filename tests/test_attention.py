@@ -115,3 +115,10 @@ def test_replaced_processors_are_refused():
     unet.set_attention_slice("max")
     with pytest.raises(ValueError, match="attention slicing"):
         require_attached(unet, names)
+
+
+def test_layers_of_a_compiled_unet_keep_their_names():
+    """torch.compile puts the UNet one level deeper; nothing is compiled before it is called."""
+    unet, _ = make_unet("sd15")
+    names = list(cross_attentions(unet))
+    assert list(cross_attentions(torch.compile(unet))) == names
