@@ -252,6 +252,22 @@ def test_a_frozen_base_exports_with_its_own_defaults(rows: Rows, tmp_path: Path)
         assert_close(value, before[name].half().float())
 
 
+def test_what_a_reference_does_not_show_the_prompt_tells(rows: Rows) -> None:
+    """Prompts lose identity words where every part is there; `plain_missing` says how often elsewhere."""
+    shares = {"map_drop": 0.0, "pose_drop": 0.0, "part_drop": 0.0, "identity_drop": 0.0, "plain_share": 1.0}
+    objective = make_objective(**shares, faded_share=0.0, plain_missing=0.0)
+    batch = batch_of(rows)
+    batch["strengths"] = torch.ones_like(batch["strengths"])
+    batch["strengths"][1::2, :, 1] = 0
+    fold, draws = objective.base.fold, step_draws(0, 0, len(batch["latents"]))
+    assert not torch.equal(batch["plain_ids"], batch["caption_ids"])
+    ids = draw_conditions(objective.adapter, batch, objective.options, draws, fold).ids
+    assert torch.equal(ids[0::2], batch["plain_ids"][0::2])
+    assert torch.equal(ids[1::2], batch["caption_ids"][1::2])
+    always = dataclasses.replace(objective.options, plain_missing=1.0)
+    assert torch.equal(draw_conditions(objective.adapter, batch, always, draws, fold).ids, batch["plain_ids"])
+
+
 def test_raw_pictures_become_features_in_the_step() -> None:
     """Rows whose reference is their own picture: it is changed, and the changes are keyed by the draws."""
     objective = make_objective()

@@ -29,8 +29,8 @@ class ConditionOptions:
     pose_drop: float = 0.15  # share without any body condition: identity by tokens alone
     faded_share: float = 0.3  # share whose appearance map (and tokens) has parts faded or absent
     image_prompt_share: float = 0.3  # share of rows that see an image prompt
-    plain_share: float = 0.6  # among rows with an identity: prompts without identity words
-    plain_missing: float = 0.25  # of those prompts, where a part has strength 0 and only words could tell it
+    plain_share: float = 0.6  # share whose prompt has no identity words
+    plain_missing: float = 0.25  # of that share, among rows that lack a part: only words could tell it
 
 
 @dataclass(frozen=True)
