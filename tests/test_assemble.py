@@ -230,13 +230,18 @@ def test_its_image_prompt_is_ip_adapter_plus(family: str, parts: Path, tmp_path:
     torch.testing.assert_close(theirs, ours, **EXACT)
 
 
+def with_instantid(parts: Path, folder: Path) -> Any:
+    """SDXL with a body from IP-Adapter Plus and a face from InstantID."""
+    made = assemble(
+        str(parts / "sdxl"), str(parts / "plus_sdxl.safetensors"), folder / "made",
+        face="instantid", face_file=str(parts / "instantid.bin"),
+    )  # fmt: skip
+    return opened(made)
+
+
 class TestFaces:
     def test_instantid(self, parts: Path, tmp_path: Path) -> None:
-        made = assemble(
-            str(parts / "sdxl"), str(parts / "plus_sdxl.safetensors"), tmp_path / "made",
-            face="instantid", face_file=str(parts / "instantid.bin"),
-        )  # fmt: skip
-        pipe = opened(made)
+        pipe = with_instantid(parts, tmp_path)
         options: dict[str, Any] = {"pose": "standing", "height": 96, "width": 64, "guidance_scale": 3.0}
         people = [
             pipe.encode_identity(PERSON, face=Features(face=numbers(name, (1, 512), 2.0))) for name in "ab"
@@ -255,11 +260,7 @@ class TestFaces:
         torch.testing.assert_close(rows[1:], second, **EXACT)
 
     def test_a_face_of_several_people_acts_on_its_own_head(self, parts: Path, tmp_path: Path) -> None:
-        made = assemble(
-            str(parts / "sdxl"), str(parts / "plus_sdxl.safetensors"), tmp_path / "made",
-            face="instantid", face_file=str(parts / "instantid.bin"),
-        )  # fmt: skip
-        pipe = opened(made)
+        pipe = with_instantid(parts, tmp_path)
         people = [
             pipe.encode_identity(PERSON, face=Features(face=numbers(name, (1, 512), 2.0))) for name in "ab"
         ]
