@@ -56,7 +56,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", default="0,1,2", help="training seeds")
     parser.add_argument("--steps", type=int, help="optimiser steps (default: the config's)")
     parser.add_argument("--pairs", type=int, default=256, help="held-out pairs that are drawn")
-    parser.add_argument("--draw_steps", type=int, default=4, help="denoising steps of a measured picture")
+    parser.add_argument("--draw_steps", type=int, default=2, help="denoising steps of a measured picture")
     parser.add_argument("--guidance", type=float, default=1.0, help="1: none, as a distilled base wants")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="any key of the config, all variants")
     options = parser.parse_intermixed_args(arguments)
