@@ -38,6 +38,7 @@ def drawn(page: Any) -> None:
     folded.click()
     page.fill("#count input[type=number]", "2")
     page.keyboard.press("Tab")
+    page.wait_for_timeout(500)  # folded at once, the number is lost now and then
     folded.click()
     page.locator("#generate").click()
     page.get_by_text("2 pictures done").wait_for()
