@@ -121,6 +121,7 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--split", default=default.split, help="of the dataset")
     group.add_argument("--samples", type=int, default=default.samples, help="pictures of a row in all")
     group.add_argument("--seeds", type=int, default=default.seeds, help="sampling seeds of each training")
+    group.add_argument("--steps-unposed", type=int, help="of rows without a pose (default: as --steps)")
     group.add_argument("--sweeps", nargs="+", choices=SWEEP_KINDS, default=(), help="rows for plots, beside")
     group.add_argument(
         "--sweep-samples", type=int, default=default.sweep_samples, help="pictures of their rows"
@@ -134,7 +135,7 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
 def comparison_options(options: argparse.Namespace) -> Options:
     """What `session.compare` takes; `--quick` alone has its own sizes."""
     names = ("output", "dataset", "split", "samples", "seeds", "sweep_samples", "networks", "evaluators",
-             "runs", "steps", "guidance", "seed", "batch_size", "processes", "device", "dtype")  # fmt: skip
+             "runs", "steps", "steps_unposed", "guidance", "seed", "batch_size", "processes", "device", "dtype")  # fmt: skip
     given = {name: getattr(options, name) for name in names}
     given |= {"models": tuple(options.models or ()), "sweeps": tuple(options.sweeps)}
     given["shipped"] = options.model

@@ -187,7 +187,7 @@ def test_configs_have_the_records_losses_and_share_all_the_rest(file: Path) -> N
     assert losses == find_method(options.method).losses
     assert f"baseline-{options.method.replace('_', '-')}" == file.stem
     other = load_config(ROOT / "train" / "configs" / "baseline-ip-adapter.yaml")
-    for name in ("max_train_steps", "train_batch_size", "learning_rate", "optimizer", "data", "seed"):
+    for name in ("max_train_steps", "train_batch_size", "lr_scheduler", "optimizer", "data", "seed"):
         assert getattr(config, name) == getattr(other, name)
     for name in (
         "base",

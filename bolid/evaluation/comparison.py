@@ -64,13 +64,14 @@ class Size:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all pieces share. open_pipe: folder -> pipeline."""
+    """What all pieces share. open_pipe: folder -> pipeline; steps_unposed: of rows without a pose, None: `steps`."""
 
     folder: Path
     pairs: Pairs
     networks: Networks
     open_pipe: Callable[[str], Any]
     steps: int | None = None
+    steps_unposed: int | None = None
     guidance: float | None = None
     seed: int = 0
     batch_size: int = 16
@@ -127,7 +128,7 @@ class _Drawer:
         s = self._setting
         chunk = slice(piece.start, piece.stop)
         options = DrawOptions(
-            steps=s.steps if row.steps is None else row.steps,
+            steps=self._steps(row),
             guidance=s.guidance,
             seed=s.seed + piece.sampling * SEED_STRIDE,
             batch_size=s.batch_size,
@@ -141,6 +142,12 @@ class _Drawer:
         first = piece.training == piece.sampling == 0
         shown = {i: drawn[i - piece.start] for i in range(piece.start, min(piece.stop, SHOWN)) if first}
         save_piece(piece.path(s.folder), piece, values, embeddings, shown)
+
+    def _steps(self, row: Row) -> int | None:
+        s = self._setting
+        if row.steps is not None:
+            return row.steps
+        return s.steps_unposed if row.is_unposed and s.steps_unposed is not None else s.steps
 
     def _pipe(self, folder: str | None) -> Any:
         if folder is not None and self._opened[0] != folder:

@@ -58,6 +58,11 @@ class Row:
     steps: int | None = None
     sweep: tuple[str, float] | None = None
 
+    @property
+    def is_unposed(self) -> bool:
+        """Whether a model draws it from text and reference alone."""
+        return isinstance(self.draw, Call) and self.draw.pose is None
+
 
 def draw_another(pipe: Any, pairs: Pairs, chunk: slice, options: DrawOptions) -> np.ndarray:  # noqa: ARG001
     """Another person in the truth's pose and scene: right in all but the person."""

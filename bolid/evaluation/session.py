@@ -51,6 +51,7 @@ class Options:
     runs: str = "runs/comparison"
     shipped: str = "models/bolid-mini"
     steps: int | None = None
+    steps_unposed: int | None = None
     guidance: float | None = None
     seed: int = 0
     batch_size: int = 16
@@ -116,7 +117,10 @@ def prepare(
         "rows": dataset_fingerprint(options.dataset, options.split, (height, width), cache),
         "size": [height, width],
         "networks": [networks.kind, networks.signatures()],
-        **{n: getattr(options, n) for n in ("samples", "seeds", "steps", "guidance", "seed", "dtype")},
+        **{
+            n: getattr(options, n)
+            for n in ("samples", "seeds", "steps", "steps_unposed", "guidance", "seed", "dtype")
+        },
         "batch_size": options.batch_size,
         "pairs": size.pairs,
     }
@@ -128,7 +132,15 @@ def prepare(
             f"needed: --samples {len(pairs) * size.seeds * size.trainings}"
         )
     setting = Setting(
-        output, pairs, networks, opener, options.steps, options.guidance, options.seed, options.batch_size
+        output,
+        pairs,
+        networks,
+        opener,
+        steps=options.steps,
+        steps_unposed=options.steps_unposed,
+        guidance=options.guidance,
+        seed=options.seed,
+        batch_size=options.batch_size,
     )
     return setting, settings
 

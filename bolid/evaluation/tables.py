@@ -72,6 +72,8 @@ def notes(results: Results) -> list[str]:
     """What the figures stand on, in sentences."""
     settings, machine = results["settings"], results["machine"]
     steps = settings["steps"] or "the model's own"
+    if settings["steps_unposed"]:
+        steps = f"{steps} ({settings['steps_unposed']} without a pose)"
     text = [
         f"Dataset {settings['dataset']}, {settings['pairs']} pairs, {settings['seeds']} sampling seeds a "
         f"training, seed {settings['seed']}, {steps} steps; {machine['cores']} cores, "
