@@ -135,7 +135,8 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
 def comparison_options(options: argparse.Namespace) -> Options:
     """What `session.compare` takes; `--quick` alone has its own sizes."""
     names = ("output", "dataset", "split", "samples", "seeds", "sweep_samples", "networks", "evaluators",
-             "runs", "steps", "steps_unposed", "guidance", "seed", "batch_size", "processes", "device", "dtype")  # fmt: skip
+             "runs", "steps", "steps_unposed", "guidance", "seed", "batch_size", "processes", "device",
+             "dtype")  # fmt: skip
     given = {name: getattr(options, name) for name in names}
     given |= {"models": tuple(options.models or ()), "sweeps": tuple(options.sweeps)}
     given["shipped"] = options.model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -17,9 +18,13 @@ from PIL import Image
 from test_eval_run import load_script
 from tiny_pipelines import HEIGHT, WIDTH, make_mini
 
+from bolid import BoLIDPipeline
 from bolid.avatars.identity import ATTRIBUTES
+from bolid.evaluation.calls import Call, DrawOptions
 from bolid.evaluation.contestants import METHODS, find_contestants
+from bolid.evaluation.pairs import held_out_pairs
 from bolid.evaluation.progress import Progress, duration
+from bolid.evaluation.provenance import weights_hash
 from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
 from bolid.training.checkpoint import STATE_FILE
 
@@ -63,7 +68,7 @@ def arguments(home: Path, output: Path, *models: str, more: tuple[str, ...] = ()
 def done(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished comparison."""
     output = tmp_path_factory.mktemp("output") / "c"
-    more = ("--sweeps", "strength", "steps", "head", "--sweep-samples", "16")
+    more = ("--sweeps", "strength", "steps", "head", "--sweep-samples", "16", "--steps-unposed", "2")
     assert load_script().main(arguments(home, output, "ip_adapter", "bolid", more=more)) == 0
     return output
 
@@ -97,6 +102,18 @@ def test_each_picture_has_a_row_in_parquet(done: Path) -> None:
     )
     assert table.column("pair").to_pylist() == list(range(16))
     assert set(table.column("row").to_pylist()) == {"ip_adapter+pose"}
+
+
+def test_rows_without_a_pose_have_steps_of_their_own(home: Path, done: Path) -> None:
+    pipe = BoLIDPipeline.from_pretrained(home / "runs" / "bolid" / "seed-0" / "export")
+    pairs = held_out_pairs(16, HEIGHT, WIDTH, 1)
+    for row, steps in (("bolid", 2), ("bolid+pose", 1)):
+        call = Call() if row.endswith("pose") else Call(pose=None)
+        drawn = call(pipe, pairs, slice(0, 16), DrawOptions(steps=steps))
+        weights = weights_hash(str(home / "runs" / "bolid" / "seed-0" / "export"))
+        kept = pq.read_table(done / "rows" / row / f"{weights}-0-00000-00016.parquet").column("picture")
+        picture = np.asarray(Image.open(io.BytesIO(kept[0].as_py())).convert("RGB"))
+        assert np.array_equal(picture, drawn[0])
 
 
 def test_the_report_holds_everything(done: Path) -> None:

@@ -64,7 +64,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all pieces share. open_pipe: folder -> pipeline; steps_unposed: of rows without a pose, None: `steps`."""
+    """What all pieces share. open_pipe: folder -> pipeline; steps_unposed: of rows without a pose."""
 
     folder: Path
     pairs: Pairs

@@ -31,6 +31,7 @@ from bolid.evaluation.report import save_jpeg
 from bolid.evaluation.standard import Choice, open_networks
 from bolid.evaluation.tables import report_markdown
 
+KEPT = ("samples", "seeds", "steps", "steps_unposed", "guidance", "seed", "dtype")  # options of every picture
 SIZE = (192, 128)  # pixels where no pipeline says it
 
 
@@ -117,10 +118,7 @@ def prepare(
         "rows": dataset_fingerprint(options.dataset, options.split, (height, width), cache),
         "size": [height, width],
         "networks": [networks.kind, networks.signatures()],
-        **{
-            n: getattr(options, n)
-            for n in ("samples", "seeds", "steps", "steps_unposed", "guidance", "seed", "dtype")
-        },
+        **{name: getattr(options, name) for name in KEPT},
         "batch_size": options.batch_size,
         "pairs": size.pairs,
     }
