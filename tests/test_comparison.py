@@ -60,7 +60,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(home: Path, output: Path, *models: str, more: tuple[str, ...] = ()) -> list[str]:
     given = ["--models", *models, "--runs", str(home / "runs"), "--evaluators", str(home / "evaluators")]
-    given += ["--samples", "64", "--seeds", "2", "--steps", "1", "--processes", "1", "--device", "cpu"]
+    given += ["--samples", "64", "--seeds", "2", "--steps", "1", "--steps-unposed", "2"]
+    given += ["--processes", "1", "--device", "cpu"]
     return [*given, "--output", str(output), *more]
 
 
@@ -68,7 +69,7 @@ def arguments(home: Path, output: Path, *models: str, more: tuple[str, ...] = ()
 def done(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished comparison."""
     output = tmp_path_factory.mktemp("output") / "c"
-    more = ("--sweeps", "strength", "steps", "head", "--sweep-samples", "16", "--steps-unposed", "2")
+    more = ("--sweeps", "strength", "steps", "head", "--sweep-samples", "16")
     assert load_script().main(arguments(home, output, "ip_adapter", "bolid", more=more)) == 0
     return output
 

@@ -16,6 +16,7 @@ from bolid.evaluation.gates import Gate, gates
 from bolid.evaluation.pairs import Pairs, held_out_pairs
 from bolid.evaluation.probes import CLOTHES, CLOTHES_COLUMNS, of_another, without_scene
 from bolid.evaluation.provenance import load_evaluators
+from bolid.evaluation.retrieval import retrieval_gate
 from bolid.evaluation.scores import Scores, score, summarise
 from bolid.metrics import Interval, bone_ratio_error
 
@@ -65,6 +66,21 @@ def test_each_spoiling_moves_the_figure_it_should(scores: dict[str, Scores], pai
     assert mean("reposed", "pck") < mean("truth", "pck") - 0.3
     assert mean("reposed", "identified_by_body") > mean("swapped", "identified_by_body") + 0.3
     assert mean("reposed", "scene") > 0.9
+
+
+def test_the_clip_score_knows_the_right_words_and_finds_pictures(pairs: Pairs):
+    network = load_evaluators(str(EVALUATORS), "cpu")
+    own = network.text_similarity(pairs.image, list(pairs.prompt))
+    scene = np.roll(np.arange(PAIRS), 1)
+    other = network.text_similarity(pairs.image, [pairs.prompt[i] for i in scene])
+    changed = pairs.scene != pairs.scene[scene]
+    assert (own - other)[changed].mean() > 0.1
+    assert (own - other)[changed].min() > -0.1
+    undressed = network.text_similarity(pairs.image, list(pairs.prompt_with_clothes))
+    assert (own - undressed).mean() > 0.02  # nobody there wears what the words say
+    gate = retrieval_gate(network.text_image, 192, 128)
+    assert 0.2 < gate.measured.mean < 1  # chance: .002
+    assert gate.measured.count == 500
 
 
 def test_gates_are_computed_from_rows_that_were_drawn(scores: dict[str, Scores], pairs: Pairs):

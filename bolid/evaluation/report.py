@@ -236,6 +236,6 @@ def report(summary: dict[str, Any], heading: Sequence[str]) -> str:
 GATES_NOTE = (
     "Attributes: above chance (another person's reference), as a share of the truth's; of the ground truth "
     "the plain share that is right. Head crop: the rectangle around the head. dB: mean over pictures. Below: "
-    "the whole interval; not above: the interval does not lie above; otherwise the mean decides. Not "
-    "measured here: retrieval of the text-image encoder, and the comparison of body conditions."
+    "the whole interval; not above: the interval does not lie above; otherwise the mean decides. The "
+    "text-image encoder is the evaluators'. Not measured here: the comparison of body conditions."
 )
