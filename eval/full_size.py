@@ -55,7 +55,8 @@ BASES: dict[str, dict[str, Any]] = {  # the public configs, as far as they diffe
 def build(base: str) -> tuple[Any, Any]:
     """UNet2DConditionModel and BoLIDAdapter without weights, in bfloat16."""
     objective = yaml.safe_load((ROOT / "train" / "configs" / f"{base}.yaml").read_text())["objective"]
-    names = ("token_dim", "tokens_per_part", "body_channels", "body_blocks")
+    names = ("token_dim", "tokens_per_part", "resampler_width", "resampler_depth", "resampler_heads",
+             "body_channels", "body_blocks")  # fmt: skip
     with torch.device("meta"):
         unet: Any = UNet2DConditionModel(**BASES[base])
         adapter: Any = BoLIDAdapter.for_unet(unet, vision_dim=VISION, **{n: objective[n] for n in names})

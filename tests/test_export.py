@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+from diffusers import UNet2DConditionModel
 from official_files import tables
 from stock_pipelines import draw, stock_picture
 from tiny_pipelines import MAKERS, make_mini, make_reference, make_sd15, own_components
+from tiny_unets import COMMON, FAMILIES
 
 from bolid import Identity
 from bolid.__main__ import main
+from bolid.adapter import BoLIDAdapter
+from bolid.baselines.export import export_ip_adapter_plus
 from bolid.export import comfyui_reads, export, export_encoder
+from bolid.training.config import build, load_config
+from bolid.training.objectives.diffusion import AdapterOptions, DiffusionOptions
 
+ROOT = Path(__file__).parents[1]
 EXACT = {"rtol": 0.0, "atol": 1e-4}
 PERSON = make_reference("standing", 96, 64)
 SIZES = ("image_proj.latents", "image_proj.layers.0.0.to_q.weight", "ip_adapter.1.to_k_ip.weight")
@@ -68,6 +76,20 @@ def test_what_comfyuis_nodes_can_hold(tmp_path: Path) -> None:
         kept["image_proj.latents"] = torch.zeros(1, 28, kept["image_proj.latents"].shape[-1])
         safetensors.torch.save_file(kept, tmp_path / "wrong.safetensors")
         assert not comfyui_reads(tmp_path / "wrong.safetensors")
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_what_the_configs_train_is_read_by_comfyuis_nodes(name: str, tmp_path: Path) -> None:
+    config = load_config(ROOT / "train" / "configs" / f"{name}.yaml")
+    options = build(DiffusionOptions, config.objective, "objective")
+    sizes = COMMON | FAMILIES["sd15"] | {"cross_attention_dim": options.token_dim}
+    unet = UNet2DConditionModel(in_channels=4, out_channels=4, **sizes)
+    shape = {
+        each.name: getattr(options, each.name) for each in fields(AdapterOptions) if each.name != "method"
+    }
+    adapter = BoLIDAdapter.for_unet(unet, vision_dim=1280, **(shape | {"body_channels": (8, 8)}))
+    export_ip_adapter_plus(adapter, tmp_path / "person.safetensors", "identity", options.token_dim)
+    assert comfyui_reads(tmp_path / "person.safetensors")
 
 
 def test_whole_persons_keep_the_rules_of_strength(tmp_path: Path) -> None:

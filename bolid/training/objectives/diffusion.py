@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,9 @@ class AdapterOptions:
     body_blocks: tuple[int, ...] = (1,)  # BodyNet's residual blocks per level, or one number for all
     token_dim: int = 96  # width of identity and image tokens
     tokens_per_part: tuple[int, ...] = (8, 8, 8, 4)  # identity tokens of head, upper, lower, feet
+    resampler_width: int = 128  # inner width; ComfyUI's nodes read the official one alone (bolid.export)
+    resampler_depth: int = 2
+    resampler_heads: int = 4
 
 
 @dataclass(frozen=True)
@@ -283,21 +286,9 @@ def open_adapter(options: DiffusionOptions, unet: Any, base: FrozenBase) -> BoLI
     """The adapter of `options.adapter`, or a new one of `options.method` that fits the UNet."""
     if options.adapter is not None:
         return read_adapter(options.adapter, unet)
+    names = [each.name for each in fields(AdapterOptions) if each.name != "method"]
+    shape = {name: getattr(options, name) for name in names}
     if options.method != "bolid":
-        return BodyAdapter.for_method(
-            options.method,
-            unet,
-            base.require("image_encoder").config,
-            token_dim=options.token_dim,
-            body_channels=options.body_channels,
-            body_blocks=options.body_blocks,
-            tokens_per_part=options.tokens_per_part,
-        )
-    return BoLIDAdapter.for_unet(
-        unet,
-        vision_dim=base.vision_dim,
-        token_dim=options.token_dim,
-        body_channels=options.body_channels,
-        body_blocks=options.body_blocks,
-        tokens_per_part=options.tokens_per_part,
-    )
+        vision = base.require("image_encoder").config
+        return BodyAdapter.for_method(options.method, unet, vision, **shape)
+    return BoLIDAdapter.for_unet(unet, vision_dim=base.vision_dim, **shape)
