@@ -34,8 +34,8 @@ ROOT = Path(__file__).parents[1]
 OTHERS = [name for name in BODY_METHODS if name != "bolid"]
 CPU = torch.device("cpu")
 TINY = (
-    "objective.lightning.every=1", "objective.body_channels=[8,8]", "objective.body_blocks=[1]",
-    "objective.tokens_per_part=[2,2,2,1]",
+    "objective.lightning.every=1", "objective.lightning.after=0", "objective.body_channels=[8,8]",
+    "objective.body_blocks=[1]", "objective.tokens_per_part=[2,2,2,1]",
     "data.train_size=4", "data.validation_size=2", f"data.height={HEIGHT}", f"data.width={WIDTH}",
     "data.processes=1", "max_train_steps=2", "train_batch_size=4", "mixed_precision=no",
 )  # fmt: skip

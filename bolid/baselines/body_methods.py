@@ -55,8 +55,9 @@ class BodyMethod:
 CONFIGS = {
     name: f"baseline-{name.replace('_', '-')}" for name in ("ip_adapter", "instantid", "pulid", "bolid")
 }
-EQ1 = {"rec": 1.0, "id": 1.0, "clip": 1.0}
-PULID_LOSSES = {"rec": 1.0, "appearance": 1.0, "semantic": 0.6, "layout": 0.1}  # its own λ; appearance: L_id
+# on the lightning branch a tenth of the λ of the source and of PuLID (appearance: its L_id): docs/LOG.md
+EQ1 = {"rec": 1.0, "id": 0.1, "clip": 0.1}
+PULID_LOSSES = {"rec": 1.0, "appearance": 0.1, "semantic": 0.06, "layout": 0.01}
 BODY_METHODS: dict[str, BodyMethod] = {
     method.name: method
     for method in (

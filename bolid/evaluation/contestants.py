@@ -21,6 +21,7 @@ from bolid.evaluation.provenance import weights_hash
 Group = Literal["reference", "without pose", "with pose", "sweep"]
 STEPS = (1, 2, 4, 8, 20)  # of the sweep over denoising steps
 METHODS = {name: method.title for name, method in BODY_METHODS.items()}
+LEFT_OUT = ("bolid_no_map", "bolid_no_tokens", "pose_only")  # drawn with pose alone
 POSE = "+pose"  # ending of the rows that get the pose
 
 
@@ -179,8 +180,9 @@ def table_rows(contestants: Sequence[Contestant]) -> list[Row]:
         if c.pictures:
             rows.append(Row(c.name, c.title, "with pose", PictureFolder(c.folders[0]), c))
             continue
-        if c.name == "pose_only":
-            rows.append(Row(c.name + POSE, c.title, "with pose", Call(person=None), c))
+        if c.name in LEFT_OUT:
+            person: Literal["own"] | None = None if c.name == "pose_only" else "own"
+            rows.append(Row(c.name + POSE, c.title, "with pose", Call(person=person), c))
             continue
         rows.append(Row(c.name, f"{c.title}, no pose", "without pose", Call(pose=None), c))
         rows.append(Row(c.name + POSE, c.title, "with pose", Call(), c))

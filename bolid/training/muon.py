@@ -78,6 +78,8 @@ class Muon(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
+            if not weights:
+                continue
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             if group["matrices"]:
                 self._step_matrices(weights, group)

@@ -108,11 +108,12 @@ class DiffusionObjective(LatentObjective):
     def _open_branch(self) -> tuple[LightningBranch | None, Any]:
         """The lightning branch and the UNet with its LoRA; neither exists where no weight asks for it."""
         o = self.options
-        always = o.weights.rec or o.weights.draft or (active_losses(o.weights) and o.lightning.every == 1)
+        each_step = o.lightning.every == 1 and o.lightning.after == 0
+        always = o.weights.rec or o.weights.draft or (active_losses(o.weights) and each_step)
         if not always:
             raise ValueError(
                 "objective.weights.rec=0 needs the draft, or a loss on pictures, with a weight at every step "
-                "(objective.lightning.every=1): else there are steps without any loss."
+                "(objective.lightning.every=1, after=0): else there are steps without any loss."
             )
         if o.weights.picture and not o.weights.rec:
             raise ValueError(
@@ -146,7 +147,7 @@ class DiffusionObjective(LatentObjective):
             losses, figures = self.reconstruction(batch, given, draws)
         if self.draft is not None:
             losses["draft"] = draws.mean(self.draft(given.inputs, batch, self.pixel_weight(batch)))
-        if self.branch is not None and draws.step % self.options.lightning.every == 0:
+        if self.branch is not None and self.options.lightning.runs_at(draws.step):
             losses |= self.on_pictures(batch, draws)
         figures |= {name: value.detach() for name, value in losses.items()}
         critics_own = losses.pop("critic", 0.0)  # no λ: it reaches the critic alone

@@ -42,6 +42,7 @@ class BranchOptions(LightningOptions):
     """When the branch runs, on how many rows, and the forms of its losses."""
 
     every: int = 1  # optimiser steps from one run of the branch to the next
+    after: int = 0  # its first step: the pictures of an adapter that draws nobody yet teach noise
     rows: int = 4  # rows of the global batch it runs on: the first ones
     renoise: bool = False  # fresh noise after every step, as LCM samples; else deterministic (DDIM)
     lora: str | None = (
@@ -56,6 +57,12 @@ class BranchOptions(LightningOptions):
         super().__post_init__()
         if self.every < 1 or self.rows < 1:
             raise ValueError(f"lightning.every={self.every}, rows={self.rows}: 1 or more is needed.")
+        if self.after < 0:
+            raise ValueError(f"lightning.after={self.after}: a number of steps from 0 on is needed.")
+
+    def runs_at(self, step: int) -> bool:
+        """Whether the branch runs at this optimiser step (the first is 0)."""
+        return step >= self.after and step % self.every == 0
 
 
 def active_losses(weights: LossWeights) -> list[str]:
