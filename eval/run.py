@@ -38,6 +38,7 @@ from bolid.evaluation.report import card_figures, fill, grid, report, save_jpeg
 from bolid.evaluation.retrieval import retrieval_gate
 from bolid.evaluation.scores import score, summarise
 from bolid.evaluation.session import Options, compare
+from bolid.evaluation.tables import MARKERS, headline
 
 ROOT = Path(__file__).resolve().parents[1]
 MAIN = ("truth", "reconstruction", "generated", "without_pose", "appearance_map", "base", "other_reference")
@@ -155,6 +156,8 @@ def run_comparison(options: argparse.Namespace) -> int:
         return 0
     for card in options.update_card:
         update_card(Path(card), results)
+    for path in options.update:
+        fill(Path(path), headline(results), MARKERS)
     print((Path(options.output) / "results.md").read_text())
     if not options.guard:
         return 0

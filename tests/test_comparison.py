@@ -204,10 +204,19 @@ def test_the_card_gets_what_the_hub_reads(home: Path, done: Path, tmp_path: Path
     output, card = tmp_path / "c", tmp_path / "model_card.md"
     shutil.copytree(done, output)
     card.write_text((ROOT / "model_card.md").read_text())
-    assert (
-        load_script().main(arguments(home, output, "ip_adapter", "bolid", more=("--update-card", str(card))))
-        == 0
-    )
+    told = tmp_path / "README.md"
+    told.write_text("a\n<!-- comparison -->\n<!-- /comparison -->\nb\n")
+    more = ("--update-card", str(card), "--update", str(told))
+    assert load_script().main(arguments(home, output, "ip_adapter", "bolid", more=more)) == 0
+    for word in (
+        "FID-mini",
+        "LPIPS-mini",
+        "ID_sim-mini",
+        "PCK@0.1-mini",
+        "IP-Adapter, no pose",
+        "64 pictures",
+    ):
+        assert word in told.read_text()
     from huggingface_hub import ModelCard
 
     found = ModelCard.load(card)

@@ -36,6 +36,26 @@ def main_table(results: Results) -> list[list[str]]:
     return table
 
 
+HEADLINE = ("lpips", "id_similarity", "identified", "pck", "clip", "attributes")
+VERDICTS = 2  # whether BoLID is ahead, and whether the approaches carry to the body
+MARKERS = ("<!-- comparison -->", "<!-- /comparison -->")
+
+
+def headline(results: Results) -> str:
+    """What README and model card show: the first verdicts, and the table of FID, LPIPS, ID similarity, pose
+    accuracy and CLIP score."""
+    kind, rows = results["networks"]["kind"], results["rows"]
+    shown = [f for f in FIGURES if f.key in HEADLINE and any(rows[r]["all"][f.key]["count"] for r in rows)]
+    table = [["Pictures", "training", f"FID{ending(kind)}", *(title_of(f, kind) for f in shown)]]
+    for entry in results["table"]:
+        cells = [entry["title"], entry["training"], number(results["distribution"][entry["name"]]["fid"], 1)]
+        table.append(cells + [cell(rows[entry["name"]]["all"][f.key], f.digits) for f in shown])
+    verdicts = [f"- *{answer['question']}* {answer['verdict']}" for answer in results["answers"][:VERDICTS]]
+    pictures = max(entry["pictures"] for entry in results["distribution"].values())
+    stands_on = f"`{results['command']}`, {pictures} pictures a row. " + " ".join(notes(results))
+    return "\n".join([*verdicts, "", markdown(table), "", stands_on])
+
+
 def test_table(results: Results) -> list[list[str]]:
     """BoLID with pose minus every other row, in the figures of the aim."""
     kind, titles = results["networks"]["kind"], {entry["name"]: entry["title"] for entry in results["table"]}
