@@ -223,8 +223,8 @@ def analyse(
 
 def training_of(row: Row) -> str:
     """How much training the row's weights saw: `3 x 600 steps of 16 rows`; unknown for other people's."""
-    if row.contestant is None or row.contestant.pictures:
-        return "-"
+    if row.contestant is None or row.contestant.pictures or row.name == "base":
+        return "-"  # the base alone is not what was trained
     told = [_trained(Path(folder)) for folder in row.contestant.folders]
     several = f"{len(told)} x " if len(told) > 1 else ""
     return several + (told[0] if len(set(told)) == 1 else ", ".join(told))
