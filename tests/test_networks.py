@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -99,9 +100,11 @@ def test_a_score_says_which_set_it_is_of(standard: StandardEvaluators) -> None:
     mini = load_evaluators(str(Path(__file__).parents[1] / "models" / "evaluators"), "cpu")
     assert (mini.kind, standard.kind) == ("mini", "standard")
     told = mini.signatures()
-    assert {"FID", "KID", "LPIPS", "ID_sim", "face", "PCK, OKS-AP"} <= set(told)
+    assert {"FID", "KID", "LPIPS", "ID_sim", "face", "PCK, OKS-AP", "CLIP score"} <= set(told)
     assert all(mini.weights in text for text in told.values())
-    assert np.isnan(mini.text_similarity(np.zeros((2, 8, 8, 3), np.uint8), ["a", "b"])).all()
+    without = replace(mini, text_image=None)
+    assert np.isnan(without.text_similarity(np.zeros((2, 8, 8, 3), np.uint8), ["a", "b"])).all()
+    assert "CLIP score" not in without.signatures()
 
 
 def test_a_clip_beside_the_mini_evaluators_gives_the_clip_score(tmp_path: Path, pairs: Pairs) -> None:
