@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from diffusers import ControlNetModel, UNet2DConditionModel
 from diffusers.utils import logging
 from torch import nn
@@ -30,43 +29,26 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bolid.adapter import BoLIDAdapter
 from bolid.attention import Conditions
+from bolid.training.random_bases import UNETS, adapter_shape, filled
 
 ROOT = Path(__file__).resolve().parents[1]
 VISION, PATCHES = 1280, 256  # width and number of OpenCLIP ViT-H's patches
 TEXT = 77  # tokens of a prompt
-BASES: dict[str, dict[str, Any]] = {  # the public configs, as far as they differ from the class's defaults
-    "sd15": {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
-    "sdxl": {
-        "sample_size": 128,
-        "block_out_channels": (320, 640, 1280),
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "transformer_layers_per_block": (1, 2, 10),
-        "attention_head_dim": (5, 10, 20),
-        "cross_attention_dim": 2048,
-        "use_linear_projection": True,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 2816,
-    },
-}
 
 
 def build(base: str) -> tuple[Any, Any]:
     """UNet2DConditionModel and BoLIDAdapter without weights, in bfloat16."""
-    objective = yaml.safe_load((ROOT / "train" / "configs" / f"{base}.yaml").read_text())["objective"]
-    names = ("token_dim", "tokens_per_part", "resampler_width", "resampler_depth", "resampler_heads",
-             "body_channels", "body_blocks")  # fmt: skip
+    shape = adapter_shape(ROOT / "train" / "configs" / f"{base}.yaml")
     with torch.device("meta"):
-        unet: Any = UNet2DConditionModel(**BASES[base])
-        adapter: Any = BoLIDAdapter.for_unet(unet, vision_dim=VISION, **{n: objective[n] for n in names})
+        unet: Any = UNet2DConditionModel(**UNETS[base])
+        adapter: Any = BoLIDAdapter.for_unet(unet, vision_dim=VISION, **shape)
     return unet.to(torch.bfloat16).eval(), adapter.to(torch.bfloat16).eval()
 
 
 def inputs(base: str, side: int, device: str) -> dict[str, Any]:
     """Arguments of one step of the UNet for a picture of `side` pixels a side."""
     made: dict[str, Any] = {"device": device, "dtype": torch.bfloat16}
-    text = torch.zeros(1, TEXT, BASES[base]["cross_attention_dim"], **made)
+    text = torch.zeros(1, TEXT, UNETS[base]["cross_attention_dim"], **made)
     step: dict[str, Any] = {
         "sample": torch.zeros(1, 4, side // 8, side // 8, **made),
         "encoder_hidden_states": text,
@@ -103,7 +85,7 @@ def operations(function: Callable[[], Any]) -> float:
 def count(base: str) -> list[tuple[str, float, float]]:
     """What, millions of parameters, 10^12 operations, at the base's own size; on the meta device."""
     unet, adapter = build(base)
-    side = 8 * BASES[base]["sample_size"]
+    side = 8 * UNETS[base]["sample_size"]
     step: dict[str, Any] = inputs(base, side, "meta")
     with torch.device("meta"):
         controlnet: Any = ControlNetModel.from_unet(unet, load_weights_from_unet=False)
@@ -127,15 +109,6 @@ def millions(model: nn.Module) -> float:
     return sum(weight.numel() for weight in model.parameters()) / 1e6
 
 
-@torch.no_grad()
-def filled(model: Any) -> Any:
-    """The model on the CPU, its weights at random."""
-    model = model.to_empty(device="cpu")
-    for weight in model.parameters():
-        weight.uniform_(-0.02, 0.02)
-    return model
-
-
 def seconds(function: Callable[[], Any], times: int) -> float:
     """Median of some calls in CPU seconds of all threads: what else the machine does hardly counts."""
     taken = []
@@ -150,11 +123,11 @@ def seconds(function: Callable[[], Any], times: int) -> float:
 def run(base: str, side: int, times: int) -> list[tuple[str, str]]:
     """Seconds and memory on this machine. Raises AssertionError if an attached adapter changes the base."""
     unet, adapter = build(base)
-    adapter = filled(adapter)
+    adapter = filled(adapter, torch.bfloat16)
     once = seconds(lambda: conditions(adapter, side, "cpu"), times)
     made = conditions(adapter, side, "cpu")
     weights = 2e6 * (millions(unet) + millions(adapter)) / 2**30  # in bfloat16
-    adapter, unet = adapter.to_empty(device="meta"), filled(unet)
+    adapter, unet = adapter.to_empty(device="meta"), filled(unet, torch.bfloat16)
     step: dict[str, Any] = inputs(base, side, "cpu")
     step["sample"].normal_(generator=torch.Generator().manual_seed(0))
     plain = unet(**step)[0]
@@ -192,14 +165,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--base", choices=BASES, required=True)
+    parser.add_argument("--base", choices=UNETS, required=True)
     parser.add_argument("--size", type=int, help="pixels a side that are run (default: the base's own)")
     parser.add_argument("--times", type=int, default=3, help="calls of which the median is told (default 3)")
     parser.add_argument("--count-only", action="store_true", help="operations and parameters alone")
     parser.add_argument("--output", required=True, metavar="FILE.md")
     options = parser.parse_args()
     logging.set_verbosity_error()
-    side = options.size or 8 * BASES[options.base]["sample_size"]
+    side = options.size or 8 * UNETS[options.base]["sample_size"]
     text = table(count(options.base), [] if options.count_only else run(options.base, side, options.times))
     text = f"{options.base}, {torch.get_num_threads()} threads\n\n{text}\n"
     Path(options.output).parent.mkdir(parents=True, exist_ok=True)

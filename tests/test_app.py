@@ -207,7 +207,8 @@ from test_app import SITTING, settings
 from tiny_pipelines import make_mini, make_reference
 from bolid.space.studio import Job, Studio
 
-drawing = Studio(make_mini(), "tiny").draw([Job(settings(steps=50), SITTING)] * 40, [make_reference()], None)
+studio = Studio(make_mini(), "tiny")  # kept, as the page keeps it: a daemon thread must not free its tensors
+drawing = studio.draw([Job(settings(steps=50), SITTING)] * 40, [make_reference()], None)
 next(drawing)
 threading.Thread(target=lambda: list(drawing), daemon=True).start()  # as gradio's own threads are
 """

@@ -1,7 +1,11 @@
-"""What the lightning branch costs: `python train/lightning_cost.py --base models/bolid-mini`.
+"""What the lightning branch costs.
+
+    python train/lightning_cost.py --base models/bolid-mini
+    python train/lightning_cost.py --random sdxl --size 512 --rows 1 --repeats 1
 
 Time and memory of one run of the branch, forward and backward, for every gradient mode, beside L_rec of the
-same rows alone. Without --loss_networks these are made anew with random weights: they cost the same.
+same rows alone. Without --loss_networks these are made anew with random weights: they cost the same. --random
+takes a public base's UNet and VAE at full size, random weights in bfloat16, and the adapter of its config.
 """
 
 from __future__ import annotations
@@ -20,13 +24,14 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-MODES: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("one_step", {"mode": "one_step"}),
-    ("last_k, K = 1", {"mode": "last_k", "last": 1}),
-    ("last_k, K = 2", {"mode": "last_k", "last": 2}),
-    ("full, checkpointing", {"mode": "full"}),
-    ("full, all kept", {"mode": "full", "checkpoint": False}),
-)
+CONFIGS = Path(__file__).resolve().parent / "configs"
+MODES: dict[str, dict[str, Any]] = {
+    "one_step": {"mode": "one_step"},
+    "last_k, K = 1": {"mode": "last_k", "last": 1},
+    "last_k, K = 2": {"mode": "last_k", "last": 2},
+    "full, checkpointing": {"mode": "full"},
+    "full, all kept": {"mode": "full", "checkpoint": False},
+}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -34,6 +39,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--base", default="models/bolid-mini", help="pipeline folder or Hub id")
+    parser.add_argument("--random", choices=("sd15", "sdxl"), help="instead of --base")
+    parser.add_argument("--size", type=int, help="pixels a side with --random (default: the base's own)")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), metavar="MODE",
+                        help=f"of {', '.join(map(repr, MODES))}")  # fmt: skip
     parser.add_argument("--loss_networks", help="folder with pose and text_image (default: random ones)")
     parser.add_argument("--image_encoder", help="CLIP vision model, for a base that has none")
     parser.add_argument("--rows", type=int, default=4, help="rows of the sub-batch")
@@ -46,15 +55,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def random_loss_networks(folder: str) -> str:
     """Networks of the mini size with random weights, saved as trained ones would be."""
     import torch
-    from transformers import CLIPTokenizer
 
     from bolid.estimator import PersonEstimator
     from bolid.training.objectives.clip import ClipOptions, clip_model
+    from bolid.training.random_bases import small_tokenizer
 
     torch.manual_seed(1)
     PersonEstimator().save_pretrained(f"{folder}/pose")
-    tokenizer = CLIPTokenizer(vocab={"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}, merges=[])
-    tokenizer.model_max_length = 64
+    tokenizer = small_tokenizer(64)
     clip_model(ClipOptions(text_layers=2), tokenizer).save_pretrained(f"{folder}/text_image")
     tokenizer.save_pretrained(f"{folder}/text_image")
     return folder
@@ -148,6 +156,7 @@ def table(options: argparse.Namespace, networks: str) -> list[tuple[str, float, 
     from bolid.training.objectives.conditions import draw_conditions
     from bolid.training.objectives.diffusion import DiffusionObjective, DiffusionOptions
     from bolid.training.objectives.lightning_losses import BranchOptions, LightningBranch
+    from bolid.training.random_bases import adapter_shape, random_base
 
     aligned = {"semantic": 0.6, "layout": 0.1} if options.alignment else {}
     given = DiffusionOptions(
@@ -157,8 +166,14 @@ def table(options: argparse.Namespace, networks: str) -> list[tuple[str, float, 
         loss_networks=networks,
         lightning=BranchOptions(steps=options.steps, rows=options.rows),
     )
+    if options.random:
+        base = random_base(options.random, options.size)
+        shape = adapter_shape(CONFIGS / f"{options.random}.yaml")
+        given = dataclasses.replace(given, adapter=None, **shape)
+    else:
+        base = open_base(options.base, image_encoder=options.image_encoder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    objective = DiffusionObjective(given, open_base(options.base, image_encoder=options.image_encoder))
+    objective = DiffusionObjective(given, base)
     objective.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     batch = {name: value.to(device) for name, value in random_rows(objective, options.rows).items()}
     draws = step_draws(0, 0, options.rows, device=device)
@@ -179,10 +194,10 @@ def table(options: argparse.Namespace, networks: str) -> list[tuple[str, float, 
     rec = measured(backward(reconstruction), options.repeats)
     lines = [(f"L_rec alone, {options.rows} rows", *rec)]
     assert objective.branch is not None
-    for name, mode in MODES:
-        objective.branch = LightningBranch(
-            dataclasses.replace(given.lightning, **mode), given.weights, dict(objective.branch.networks)
-        )
+    frozen = dict(objective.branch.networks)
+    for name in options.modes:
+        branch = dataclasses.replace(given.lightning, **MODES[name])
+        objective.branch = LightningBranch(branch, given.weights, frozen)
         cost = measured(backward(lambda: sum(objective.on_pictures(batch, draws).values())), options.repeats)
         lines.append((name, *cost))
     return lines
@@ -200,7 +215,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     on_gpu = torch.cuda.is_available()
     where = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} thread(s)"
-    print(f"{options.base}, {options.rows} rows, {options.steps} steps, bf16, {where}\n")
+    named = f"{options.random} at random, {options.size or 'its own'} px" if options.random else options.base
+    print(f"{named}, {options.rows} rows, {options.steps} steps, bf16, {where}\n")
     print(f"| Gradient mode | {'seconds' if on_gpu else 'CPU seconds'} | MiB at the peak |\n|---|---|---|")
     for name, seconds, peak in lines:
         print(f"| {name} | {seconds:.2f} | {peak:.0f} |")
