@@ -190,6 +190,11 @@ class AppearanceEvaluator(ModelMixin, ConfigMixin):
         fine = self.fine(self.stem(x))
         return [fine, self.coarse(fine)]
 
+    def head_map(self, x: Tensor, keypoints: Tensor) -> tuple[Tensor, Tensor]:
+        """Feature map [B, C, head_crop/4, head_crop/4] of the upright head crop, and the crop itself."""
+        crop = upright_heads(x, keypoints, self.crop_px).to(x.dtype)
+        return self.head_net(crop), crop
+
     def forward(self, x: Tensor, keypoints: Tensor) -> dict[str, Tensor]:
         """Pictures float [B, 3, height, width] in [-1, 1], key-points [B, 18, 3] (x, y in [0, 1]) -> dict.
 
@@ -198,8 +203,7 @@ class AppearanceEvaluator(ModelMixin, ConfigMixin):
         """
         maps = self.stages(x)
         body = self.body(self._at_spots([_quarter(x), *maps], keypoints))
-        crop = upright_heads(x, keypoints, self.crop_px).to(x.dtype)
-        cells = [F.adaptive_avg_pool2d(m, 4).flatten(1) for m in (self.head_net(crop), crop)]
+        cells = [F.adaptive_avg_pool2d(m, 4).flatten(1) for m in self.head_map(x, keypoints)]
         head = self.head(torch.cat(cells, 1))
         mean, spread = maps[0].mean((2, 3)), maps[0].float().std((2, 3)).to(x.dtype)
         whole = maps[1].mean((2, 3))

@@ -41,6 +41,7 @@ class LossWeights:
     semantic: float = 0.0  # PuLID's alignment; 0.6 there
     layout: float = 0.0  # the same; 0.1 there
     picture: float = 0.0  # colours and edges of the decoded x0
+    perceptual: float = 0.0  # the same picture's features in a network that knows appearances
     draft: float = 0.0  # x0 as BodyNet's features alone tell it
     adversarial: float = 0.0  # few-step x0 against a critic that learns beside it
 
@@ -95,6 +96,23 @@ def picture_loss(picture: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
         + (weight[..., 1:] * _norms(across)).mean((1, 2))
         + (weight[..., 1:, :] * _norms(down)).mean((1, 2))
     )
+
+
+def perceptual_loss(picture: Sequence[Tensor], truth: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """Sum over feature maps of the mean over places of weight · ‖f/‖f‖ − g/‖g‖‖²: [B].
+
+    LPIPS (Zhang et al. 2018) without learnt weights of channels. A blur has features of its own, so it costs
+    more here than in colours.
+
+    Args:
+        picture, truth: maps [B, C, h, w] of a network.
+        weights: of each map's places, [B, 1, h, w], of mean about 1.
+    """
+    found = []
+    for f, g, weight in zip(picture, truth, weights, strict=True):
+        apart = (F.normalize(f.float(), dim=1) - F.normalize(g.float(), dim=1)).square()
+        found.append((weight * apart.sum(1, keepdim=True)).mean((1, 2, 3)))
+    return torch.stack(found).sum(0)
 
 
 def _norms(error: Tensor) -> Tensor:

@@ -14,7 +14,14 @@ from torch.nn import functional
 
 from bolid.adapter import AdapterInputs, BoLIDAdapter
 from bolid.baselines.body import BodyAdapter
-from bolid.losses import LossWeights, picture_loss, reconstruction_loss, snr_weight, total
+from bolid.losses import (
+    LossWeights,
+    perceptual_loss,
+    picture_loss,
+    reconstruction_loss,
+    snr_weight,
+    total,
+)
 from bolid.training.bases import FrozenBase, TextConditions
 from bolid.training.draws import Draws
 from bolid.training.objectives.conditions import Given, chosen_ids, draw_conditions
@@ -66,7 +73,7 @@ class DiffusionOptions(LatentOptions, UNetOptions, AdapterOptions):
 
     few_step: FewStepOptions = field(default_factory=FewStepOptions)  # L_rec for few-step sampling
     weights: LossWeights = field(default_factory=LossWeights)  # λ of every loss (Eq. 1); 0 is off
-    picture_rows: int = 6  # of the global batch: whose x0 the loss `picture` decodes
+    picture_rows: int = 6  # of the global batch: whose x0 the losses `picture` and `perceptual` decode
     lightning: BranchOptions = field(default_factory=BranchOptions)  # of the losses on few-step pictures
     loss_networks: str | None = None  # folder with pose, text_image, appearance: see loss_networks.py
 
@@ -104,6 +111,9 @@ class DiffusionObjective(LatentObjective):
         self.branch, self.few_step_unet = self._open_branch()
         self.draft = Draft(adapter) if options.weights.draft else None
         self.critic = Critic(adapter) if options.weights.adversarial else None
+        self.perceiver: Any = None
+        if options.weights.perceptual:
+            self.perceiver = load_loss_networks(options.loss_networks, ["appearance"])["appearance"]
 
     def _open_branch(self) -> tuple[LightningBranch | None, Any]:
         """The lightning branch and the UNet with its LoRA; neither exists where no weight asks for it."""
@@ -115,10 +125,11 @@ class DiffusionObjective(LatentObjective):
                 "objective.weights.rec=0 needs the draft, or a loss on pictures, with a weight at every step "
                 "(objective.lightning.every=1, after=0): else there are steps without any loss."
             )
-        if o.weights.picture and not o.weights.rec:
-            raise ValueError(
-                "objective.weights.picture decodes what rec predicts: give weights.rec a weight."
-            )
+        for name in ("picture", "perceptual"):
+            if getattr(o.weights, name) and not o.weights.rec:
+                raise ValueError(
+                    f"objective.weights.{name} decodes what rec predicts: give weights.rec a weight."
+                )
         if o.weights.adversarial and not (o.weights.rec and o.few_step.share):
             raise ValueError(
                 "objective.weights.adversarial judges few-step pictures: give weights.rec and few_step.share "
@@ -180,25 +191,40 @@ class DiffusionObjective(LatentObjective):
         if rows is not None:
             few = x0_huber(x0, latents, pixel, self.options.few_step.huber)
             loss = torch.where(rows.few, few, loss)
-        if self.options.weights.picture:
-            losses["picture"] = self.decoded(x0, latents, pixel, draws)
+        if self.options.weights.picture or self.perceiver is not None:
+            losses |= self.decoded(x0, batch, pixel, draws)
         if self.critic is not None and rows is not None:
             losses |= self.judged(self.critic, x0, latents, given.inputs, rows.last, draws)
         figures = {self.error_name: draws.mean(reconstruction_loss(prediction.detach(), target))}
         return losses | {"rec": draws.mean(loss)}, figures
 
-    def decoded(self, x0: Tensor, latents: Tensor, pixel: Tensor, draws: Draws) -> Tensor:
-        """L_picture of the first `picture_rows` rows of the global batch against their decoded truth."""
-        count = self.options.picture_rows
-        chosen = torch.from_numpy(np.flatnonzero(draws.rows < count)).to(latents.device)
-        values = latents.new_zeros(len(draws.rows)).float()
+    def decoded(self, x0: Tensor, batch: dict[str, Tensor], pixel: Tensor, draws: Draws) -> dict[str, Tensor]:
+        """{"picture": L_picture, "perceptual": L_perceptual}, as far as they have a weight, of the first
+        `picture_rows` rows of the global batch against their decoded truth.
+        """
+        count, weights = self.options.picture_rows, self.options.weights
+        chosen = torch.from_numpy(np.flatnonzero(draws.rows < count)).to(x0.device)
+        values = {name: x0.new_zeros(0) for name in ("picture", "perceptual") if getattr(weights, name)}
         if len(chosen):
             with torch.no_grad():
-                truth = self.base.decode(latents[chosen])
+                truth = self.base.decode(batch["latents"][chosen])
             weight = functional.interpolate(pixel[chosen], truth.shape[-2:])
-            loss = picture_loss(self.base.decode(x0[chosen]), truth, weight)
-            values = values.index_put((chosen,), loss * (draws.total / count))
-        return draws.mean(values)
+            picture = self.base.decode(x0[chosen])
+            if weights.picture:
+                values["picture"] = picture_loss(picture, truth, weight)
+            if self.perceiver is not None:
+                values["perceptual"] = self.perceived(picture, truth, batch["keypoints"][chosen], weight)
+        share, whole = draws.total / count, x0.new_zeros(len(draws.rows)).float()
+        return {name: draws.mean(whole.index_put((chosen,), share * v)) for name, v in values.items()}
+
+    def perceived(self, picture: Tensor, truth: Tensor, keypoints: Tensor, weight: Tensor) -> Tensor:
+        """L_perceptual [k] of pictures [k, 3, H, W] against the truth; the network stays float32."""
+        with torch.autocast(picture.device.type, enabled=False):
+            points = keypoints.float()
+            with torch.no_grad():
+                wanted, weights = self.perceiver.maps(truth.float(), points, weight.float())
+            seen, _ = self.perceiver.maps(picture.float(), points, weight.float())
+            return perceptual_loss(seen, wanted, weights)
 
     @staticmethod
     def judged(

@@ -127,9 +127,27 @@ class AppearanceNetwork(nn.Module):
         if isinstance(self.network, AppearanceEvaluator):
             fitted = F.interpolate(pixels, self.network.size, mode="bilinear", antialias=True)
             return self.network(fitted, target)["body"]
+        return self._person(pixels, target).pooler_output.float()
+
+    def maps(self, pixels: Tensor, target: Tensor, weight: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Feature maps [B, C, h, w], and the weight [B, 1, h, w] of each one's places.
+
+        pixels and target as above; weight: [B, 1, H, W] of the picture's pixels, 1 where a map shows a crop.
+        """
+        if not isinstance(self.network, AppearanceEvaluator):
+            tokens = self._person(pixels, target).last_hidden_state.transpose(1, 2)[..., None]
+            return [tokens], [torch.ones_like(tokens[:, :1])]
+        fitted = F.interpolate(pixels, self.network.size, mode="bilinear", antialias=True)
+        found = self.network.stages(fitted)
+        weights = [F.adaptive_avg_pool2d(weight, (each.shape[-2], each.shape[-1])) for each in found]
+        head = self.network.head_map(fitted, target)[0]
+        return [*found, head], [*weights, torch.ones_like(head[:, :1])]
+
+    def _person(self, pixels: Tensor, target: Tensor) -> Any:
+        """What a transformers vision model says of the person's box."""
         side = self.network.config.image_size
         crops, _, _ = person_crop(pixels, target, (side, side))
-        return self.network(pixel_values=_normalised(crops, *IMAGENET)).pooler_output.float()
+        return self.network(pixel_values=_normalised(crops, *IMAGENET))
 
 
 def person_crop(pixels: Tensor, target: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
