@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +54,28 @@ def _stage(inputs: int, channels: int, shrink: int, blocks: int, kernel: int = 1
     """Space to depth by `shrink`, a convolution to `channels`, `blocks` residual blocks."""
     mix = nn.Conv2d(inputs * shrink**2, channels, kernel, padding=kernel // 2)
     return nn.Sequential(nn.PixelUnshuffle(shrink), mix, *(Residual(channels) for _ in range(blocks)))
+
+
+class Projections(ModelMixin, ConfigMixin):
+    """From a text and a picture tower's pooled outputs into their common space.
+
+    The pipeline has no use for it, as no cross-attention reads it, but what text and picture encoders know of
+    each other is measured there (`bolid.evaluation.retrieval`).
+    """
+
+    @register_to_config
+    def __init__(self, text_width: int, vision_width: int, embedding: int) -> None:
+        super().__init__()
+        self.text = nn.Linear(text_width, embedding, bias=False)
+        self.picture = nn.Linear(vision_width, embedding, bias=False)
+
+    @classmethod
+    def of(cls, clip: Any) -> Projections:
+        """Those of a transformers CLIPModel, sharing its weights."""
+        text, picture = clip.text_projection, clip.visual_projection
+        made = cls(text.in_features, picture.in_features, text.out_features)
+        made.text, made.picture = text, picture
+        return made
 
 
 def to_tensor(pictures: np.ndarray, size: tuple[int, int], device: torch.device) -> Tensor:

@@ -35,7 +35,7 @@ from bolid.evaluation.networks import Evaluators
 from bolid.evaluation.pairs import Pairs, held_out_pairs, pairs_fingerprint
 from bolid.evaluation.provenance import claim, load_evaluators, weights_hash
 from bolid.evaluation.report import card_figures, fill, grid, report, save_jpeg
-from bolid.evaluation.retrieval import retrieval_gate
+from bolid.evaluation.retrieval import OwnEncoders, retrieval_gate
 from bolid.evaluation.scores import score, summarise
 from bolid.evaluation.session import Options, compare
 from bolid.evaluation.tables import MARKERS, headline
@@ -238,8 +238,11 @@ def measure(
                 seconds[row] = taken
     found = gates(scores, pairs)
     if options.suite == "mini-quality" and not options.rows:
-        if evaluators.text_image is not None:
-            found.insert(0, retrieval_gate(evaluators.text_image, *pairs.size, options.processes))
+        encoders = OwnEncoders.find(pipe, options.model)
+        if encoders is None:
+            print(f"{options.model} holds no projections: r@1 of its text-image encoder is not measured")
+        else:
+            found.insert(0, retrieval_gate(encoders, *pairs.size, options.processes))
         found += cost_gates(pipe, options.model, pairs)
     summary = summarise(scores, pairs) | {
         "gates": [gate.as_dict() for gate in found],

@@ -6,6 +6,7 @@ import torch
 from transformers import AutoTokenizer, CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModel
 
 from bolid.avatars.identity import ATTRIBUTES
+from bolid.evaluators import Projections
 from bolid.training.objectives.clip import PART_ATTRIBUTES, ClipObjective, ClipOptions, class_loss
 from bolid.training.tokenizer import train_tokenizer
 
@@ -119,7 +120,12 @@ def test_objective_trains_everything_and_learns(objective: ClipObjective) -> Non
 def test_exports_load_as_stock_classes_with_the_same_weights(
     objective: ClipObjective, tmp_path: Path
 ) -> None:
-    classes = {"clip": CLIPModel, "text_encoder": CLIPTextModel, "image_encoder": CLIPVisionModel}
+    classes = {
+        "clip": CLIPModel,
+        "text_encoder": CLIPTextModel,
+        "image_encoder": CLIPVisionModel,
+        "projections": Projections,
+    }
     assert objective.models.keys() == classes.keys()
     for name, model in objective.models.items():
         model.save_pretrained(tmp_path / name)
@@ -133,6 +139,8 @@ def test_exports_load_as_stock_classes_with_the_same_weights(
         expected = objective.clip.vision_model(pixel_values=pixels).pooler_output
         for vision in (loaded["clip"].vision_model, loaded["image_encoder"]):
             torch.testing.assert_close(vision(pixel_values=pixels).pooler_output, expected, rtol=0, atol=1e-5)
+        projected = objective.clip.visual_projection(expected)
+        torch.testing.assert_close(loaded["projections"].picture(expected), projected, rtol=0, atol=1e-5)
 
 
 def test_class_loss_counts_only_the_rows_it_is_told_to() -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_objective import SMALL, awaken, gradients, make_base, make_rows
+from tiny_objective import SMALL, awaken, gradients, make_base, make_rows, save_loss_networks
 from torch.testing import assert_close
 
-from bolid.losses import LossWeights, picture_loss
+from bolid.losses import LossWeights, perceptual_loss, picture_loss
 from bolid.training.draws import step_draws
 from bolid.training.objectives.diffusion import DiffusionObjective
 
@@ -102,3 +103,29 @@ def test_a_blurred_edge_costs_more_than_a_sharp_one_beside_its_place() -> None:
     ).expand_as(truth)
     one = torch.ones(1, 1, 8, 32)
     assert float(picture_loss(beside, truth, one)) < float(picture_loss(blurred, truth, one))
+
+
+def test_perceptual_loss_by_hand() -> None:
+    truth = [torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).repeat(2, 1, 2, 2)]
+    picture, weight = [3 * truth[0]], torch.ones(2, 1, 2, 2)  # of another length: the same
+    picture[0][1, :, 0, 0] = torch.tensor([0.0, 5.0])  # one place of four, a right angle off
+    assert_close(perceptual_loss(picture, truth, [weight]), torch.tensor([0.0, 2 / 4]))
+    assert_close(perceptual_loss(2 * picture, 2 * truth, [weight, 3 * weight])[1], torch.tensor(2.0))
+
+
+def test_the_perceptual_loss_needs_its_network_and_reaches_the_unet(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="decodes what rec predicts"):
+        make_objective(weights=LossWeights(rec=0, draft=1, perceptual=1))
+    with pytest.raises(ValueError, match="mini-appearance-evaluator"):
+        make_objective(weights=LossWeights(perceptual=1))
+    folder = str(save_loss_networks(tmp_path))
+    weights = LossWeights(perceptual=2)
+    objective = make_objective(weights=weights, picture_rows=2, loss_networks=folder)
+    batch, draws = batch_of(objective), step_draws(0, 0, 4)
+    out = objective(batch, draws)
+    assert_close(out["loss"].detach(), out["rec"] + 2 * out["perceptual"])
+    assert float(out["perceptual"]) > 0
+    alone = make_objective()
+    first, second = gradients(objective, out["loss"]), gradients(alone, alone(batch, draws)["loss"])
+    assert any(not torch.allclose(first[name], second[name]) for name in second)
+    assert not any(p.requires_grad for p in objective.perceiver.parameters())

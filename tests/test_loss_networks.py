@@ -83,6 +83,27 @@ def test_gradients_reach_the_pixels(avatar_networks: Path, photo_networks: Path,
 
 
 @pytest.mark.parametrize("kind", ["avatars", "photos"])
+def test_maps_see_the_picture_and_their_weights_its_places(
+    avatar_networks: Path, photo_networks: Path, kind: str
+) -> None:
+    folder = avatar_networks if kind == "avatars" else photo_networks
+    network: Any = load_loss_networks(folder, ["appearance"])["appearance"]
+    pixels = torch.rand(2, 3, 120, 80, requires_grad=True)
+    weight = torch.zeros(2, 1, 120, 80)
+    weight[:, :, :60] = 2  # the upper half alone counts
+    maps, weights = network.maps(pixels, target(), weight)
+    assert [each.shape[-2:] for each in maps] == [each.shape[-2:] for each in weights]
+    for each in weights:
+        assert float(each.mean()) == pytest.approx(1, abs=1e-5)
+    gradient = torch.autograd.grad(
+        sum((each * w).sum() for each, w in zip(maps, weights, strict=True)), pixels
+    )
+    assert bool(gradient[0].any())
+    if kind == "avatars":
+        assert float(weights[0][:, :, -1].abs().max()) == 0
+
+
+@pytest.mark.parametrize("kind", ["avatars", "photos"])
 def test_places_and_frames_agree(avatar_networks: Path, photo_networks: Path, kind: str) -> None:
     """A peak in the heat-map at a joint's cell is that joint's place in the picture, whatever the crop."""
     folder = avatar_networks if kind == "avatars" else photo_networks

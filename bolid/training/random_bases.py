@@ -52,18 +52,19 @@ def random_base(name: str, side: int | None = None, dtype: torch.dtype = torch.b
         name: "sd15" or "sdxl".
         side: pixels a side of the pictures (None: 512, for SDXL 1024).
     """
-    config = UNETS[name] | ({} if side is None else {"sample_size": side // 8})
+    config: dict[str, Any] = UNETS[name] | ({} if side is None else {"sample_size": side // 8})
+    vae: dict[str, Any] = {
+        "block_out_channels": (128, 256, 512, 512),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 2,
+        "scaling_factor": SCALING[name],
+        "sample_size": 8 * config["sample_size"],
+    }
     with torch.device("meta"):
         models: dict[str, Any] = {
             "unet": UNet2DConditionModel(**config),
-            "vae": AutoencoderKL(
-                block_out_channels=(128, 256, 512, 512),
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4,
-                layers_per_block=2,
-                scaling_factor=SCALING[name],
-                sample_size=8 * config["sample_size"],
-            ),
+            "vae": AutoencoderKL(**vae),
             "image_encoder": CLIPVisionModel(
                 CLIPVisionConfig(
                     hidden_size=1280, intermediate_size=5120, num_attention_heads=16, patch_size=14,

@@ -17,6 +17,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, C
 
 from bolid.avatars.identity import ATTRIBUTES
 from bolid.encoder import crop_parts
+from bolid.evaluators import Projections
 from bolid.pose import PARTS
 from bolid.training.degradation import degrade, some_rows
 from bolid.training.draws import Draws
@@ -117,13 +118,16 @@ def class_loss(logits: Tensor, labels: Tensor, counts: Tensor) -> tuple[Tensor, 
 
 
 class ClipObjective(nn.Module):
-    """Losses of a CLIPModel on avatars. `models` is what a run exports: the whole CLIP and its two towers."""
+    """Losses of a CLIPModel on avatars. `models` is what a run exports: the whole CLIP, its two towers, and
+    the projections over them.
+    """
 
     def __init__(self, options: ClipOptions, scenes: int, families: int, views: int) -> None:
         super().__init__()
         self.options = options
         self.tokenizer = CLIPTokenizer.from_pretrained(options.tokenizer)
         self.clip = clip_model(options, self.tokenizer)
+        self.projections = Projections.of(self.clip)
         self.whole_names = {"scene": scenes, "pose_family": families, "view": views}
         kinds = {**self.whole_names, **{name: len(values) for name, values in ATTRIBUTES.items()}}
         width = options.vision_width
@@ -146,6 +150,7 @@ class ClipObjective(nn.Module):
             "clip": self.clip,
             "text_encoder": self.clip.text_model,
             "image_encoder": self.clip.vision_model,
+            "projections": self.projections,
         }
 
     def forward(self, batch: dict[str, Tensor], _draws: Draws | None = None) -> dict[str, Tensor]:
