@@ -240,7 +240,7 @@ def measure(
     if options.suite == "mini-quality" and not options.rows:
         encoders = OwnEncoders.find(pipe, options.model)
         if encoders is None:
-            print(f"{options.model} holds no projections: r@1 of its text-image encoder is not measured")
+            print(f"no {options.model}-projections: r@1 of its text-image encoder is not measured")
         else:
             found.insert(0, retrieval_gate(encoders, *pairs.size, options.processes))
         found += cost_gates(pipe, options.model, pairs)

@@ -18,6 +18,8 @@ from PIL import Image
 from tiny_unets import COMMON, FAMILIES
 from torch import Tensor, nn
 
+from bolid.training.random_bases import UNETS
+
 FIXTURES = Path(__file__).parent / "fixtures"
 TOKEN_DIM = 64  # text width of the tiny UNets here: FaceID-Plus's perceiver needs heads of 64
 FACE, IMAGE, VISION, PATCHES = 32, 16, 40, 6  # sizes of tiny features; InstantID's face has its real 512
@@ -36,18 +38,6 @@ LAYOUTS = {
     "instantid": ("instantid", "sdxl"),
     "pulid_v1": ("pulid-v1", "sdxl"),
     "pulid_v1.1": ("pulid-v1.1", "sdxl"),
-}
-REAL_UNETS: dict[str, dict[str, Any]] = {
-    "sd15": {"cross_attention_dim": 768, "attention_head_dim": 8},
-    "sdxl": {
-        "block_out_channels": (320, 640, 1280),
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "transformer_layers_per_block": (1, 2, 10),
-        "attention_head_dim": (5, 10, 20),
-        "cross_attention_dim": 2048,
-        "use_linear_projection": True,
-    },
 }
 
 
@@ -192,4 +182,4 @@ def zero_pixels() -> Tensor:
 def real_unet(family: str) -> UNet2DConditionModel:
     """A UNet of the real size without weights."""
     with torch.device("meta"):
-        return UNet2DConditionModel(sample_size=64, **REAL_UNETS[family])
+        return UNet2DConditionModel(**UNETS[family])

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import shutil
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from scripts import open_script
 from tiny_objective import save_loss_networks
 from tiny_pipelines import HEIGHT, WIDTH, make_mini
 
@@ -20,17 +19,6 @@ from bolid.evaluation.ablation import FIGURES, markdown, over_seeds, summarise_r
 from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
 from bolid.metrics import keypoint_error
 from bolid.training.objectives.loss_networks import refuse_shared
-
-ROOT = Path(__file__).parents[1]
-
-
-def open_script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "train" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_intervals_over_seeds_are_students() -> None:
@@ -113,7 +101,7 @@ def test_the_command_trains_measures_and_does_nothing_twice(
     arguments = [*flags, "--loss_networks", str(tmp_path / "losses"), "--steps", "1", "--pairs", "16",
                  "--draw_steps", "1", "--variants", "rec,rec+id+clip",
                  "--seeds", "0,1"]  # fmt: skip
-    script = open_script("ablation")
+    script = open_script("train/ablation")
     assert script.main([*arguments, *small]) == 0
     results = json.loads((tmp_path / "output" / "results.json").read_text())
     assert set(results["variants"]) == {"before", "rec", "rec+id+clip"}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import open_script
 from tiny_pipelines import HEIGHT, WIDTH, make_mini
 
 from bolid.avatars.identity import ATTRIBUTES
@@ -23,17 +22,6 @@ from bolid.pipeline import BoLIDPipeline
 from bolid.reference import Reference
 
 PAIRS = 16
-
-
-def load_script() -> ModuleType:
-    """eval/run.py as a module (its folder is no package)."""
-    path = Path(__file__).parents[1] / "eval" / "run.py"
-    spec = importlib.util.spec_from_file_location("eval_run", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +61,7 @@ def arguments(folders: tuple[Path, Path], output: Path, *more: str) -> list[str]
 
 
 def test_a_suite_writes_its_results_and_goes_on_where_it_was(folders: tuple[Path, Path], tmp_path: Path):
-    run, output = load_script(), tmp_path / "q"
+    run, output = open_script("eval/run"), tmp_path / "q"
     assert run.main(arguments(folders, output)) == 0
     results = json.loads((output / "results.json").read_text())
     assert set(results["rows"]) == {*run.MAIN, *run.SWEEPS}
@@ -101,14 +89,14 @@ def test_a_suite_writes_its_results_and_goes_on_where_it_was(folders: tuple[Path
 def test_kept_pictures_of_other_settings_are_refused(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    run = load_script()
+    run = open_script("eval/run")
     assert run.main(arguments(folders, tmp_path, "--rows", "truth")) == 0
     assert run.main(arguments(folders, tmp_path, "--rows", "truth", "--seed", "5")) == 2
     assert "seed: 0 then, 5 now" in capsys.readouterr().err
 
 
 def test_evaluators_are_tried_on_spoilt_truth(folders: tuple[Path, Path], tmp_path: Path):
-    run = load_script()
+    run = open_script("eval/run")
     assert run.main(arguments(folders, tmp_path, "--suite", "mini-evaluators")) == 0
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     errors = {row: rows[row]["all"]["error_upper"]["mean"] for row in rows}
@@ -120,7 +108,7 @@ def test_evaluators_are_tried_on_spoilt_truth(folders: tuple[Path, Path], tmp_pa
 def test_missing_evaluators_are_one_sentence_and_code_2(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    run = load_script()
+    run = open_script("eval/run")
     assert run.main(arguments((folders[0], tmp_path / "none"), tmp_path / "q")) == 2
     assert "no evaluators" in capsys.readouterr().err
     with pytest.raises(SystemExit):

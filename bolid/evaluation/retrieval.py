@@ -16,7 +16,7 @@ from bolid.evaluation.gates import Gate
 from bolid.evaluators import Projections
 
 CAPTIONS, LEAST = 500, 0.5
-PROJECTIONS = "projections"  # folder of a model whose encoders were trained as a CLIP
+ENDING = "-projections"  # of the folder beside a model's, where its encoders were trained as a CLIP
 
 
 class OwnEncoders:
@@ -27,8 +27,8 @@ class OwnEncoders:
 
     @classmethod
     def find(cls, pipe: Any, model: str) -> OwnEncoders | None:
-        """Of a pipeline and the folder it was opened from; None where that holds no projections."""
-        folder = Path(model) / PROJECTIONS
+        """Of a pipeline and the folder it was opened from; None where no projections lie beside it."""
+        folder = Path(f"{Path(model)}{ENDING}")
         if not (folder / "config.json").is_file():
             return None
         return cls(pipe, Projections.from_pretrained(folder, dtype=torch.float32).to(pipe.device))
