@@ -23,11 +23,14 @@ MODEL = Path(__file__).parents[1] / "models" / "bolid-mini"
 def test_ridge_finds_a_linear_map() -> None:
     generator = torch.Generator().manual_seed(0)
     x, a = torch.randn(500, 6, generator=generator), torch.randn(4, 6, generator=generator)
-    matrix, constant, left = ridge(x, x @ a.T + 3)
+    matrix, constant, left = ridge(x, x @ a.T + 3, constant=True)
     assert_close(matrix.float(), a, atol=1e-3, rtol=0)
     assert_close(constant.float(), torch.full((4,), 3.0), atol=1e-3, rtol=0)
     assert left < 1e-6
-    assert ridge(x, torch.randn(500, 4, generator=generator))[2] > 0.9
+    matrix, constant, left = ridge(x, x @ a.T, constant=False)
+    assert_close(matrix.float(), a, atol=1e-3, rtol=0)
+    assert not constant.any()
+    assert ridge(x, torch.randn(500, 4, generator=generator), constant=True)[2] > 0.9
 
 
 @torch.no_grad()

@@ -30,14 +30,17 @@ ROWS = 600  # of the training split, for patches; captions are three times as ma
 RIDGE = 1e-4  # of the inputs' mean square
 
 
-def ridge(given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, float]:
-    """wanted ≈ given @ A.T + b: [N, D], [N, E] -> A [E, D], b [E], and the share of variance left."""
+def ridge(given: Tensor, wanted: Tensor, constant: bool) -> tuple[Tensor, Tensor, float]:
+    """wanted ≈ given @ A.T + b: [N, D], [N, E] -> A [E, D], b [E] (0 without constant), and the share of the
+    variance that is left.
+    """
     given, wanted = given.double(), wanted.double()
-    x, y = given - given.mean(0), wanted - wanted.mean(0)
+    centre = given.mean(0) * constant, wanted.mean(0) * constant
+    x, y = given - centre[0], wanted - centre[1]
     damping = RIDGE * len(x) * x.square().mean() * torch.eye(x.shape[1], dtype=x.dtype)
     matrix = torch.linalg.solve(x.T @ x + damping, x.T @ y).T
-    left = (y - x @ matrix.T).square().sum() / y.square().sum()
-    return matrix, wanted.mean(0) - matrix @ given.mean(0), float(left)
+    left = (y - x @ matrix.T).square().sum() / (wanted - wanted.mean(0)).square().sum()
+    return matrix, centre[1] - matrix @ centre[0], float(left)
 
 
 def text_states(pipe: Any, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -60,18 +63,18 @@ def patches(pipe: Any, pictures: Tensor) -> Tensor:
 def fold(old: Any, new: Any, rows: int = ROWS) -> dict[str, float]:
     """Changes `new`, which holds the weights of `old` under other encoders. Shares of variance left, by name.
 
-    Text: keys and values have no bias, so the map's constant part is left out.
+    Text has a map without a constant: keys and values have no bias to fold one into.
     """
     data = render_arrays("train", 0, 3 * rows, processes=2)
     (before, old_length), (after, new_length) = (text_states(each, data["caption"]) for each in (old, new))
     same = old_length == new_length  # the tokenizers split these captions alike
-    text, _, text_left = ridge(after[same].flatten(0, 1), before[same].flatten(0, 1))
+    text, _, text_left = ridge(after[same].flatten(0, 1), before[same].flatten(0, 1), constant=False)
     image = torch.from_numpy(data["image"][:rows]).permute(0, 3, 1, 2).float() / 127.5 - 1
     size = new.image_encoder.config.image_size
     crops, present = crop_parts(image, torch.from_numpy(data["masks"][:rows]), size)
     seen = torch.cat([crops[present], whole_picture(image, size)])
     before, after = (patches(each, seen).flatten(0, 1) for each in (old, new))
-    patch, constant, patch_left = ridge(after, before)
+    patch, constant, patch_left = ridge(after, before, constant=True)
     for attention in cross_attentions(new.unet).values():
         for layer in (attention.to_k, attention.to_v):
             layer.weight.copy_(layer.weight.double() @ text)  # pyright: ignore[reportOptionalMemberAccess]
