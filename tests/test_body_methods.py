@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scripts import open_script
 from test_comparison import ENV, arguments
-from test_eval_run import load_script
 from tiny_objective import SMALL, make_base, make_rows, save_loss_networks
 from tiny_pipelines import HEIGHT, WIDTH, make_mini, make_reference
 
@@ -281,7 +281,7 @@ def test_trained_methods_stand_in_one_table(tmp_path: Path) -> None:
     output = tmp_path / "o"
     given = arguments(tmp_path, output, "instantid", "pulid", "pose_only")
     given[given.index("--samples") + 1] = "32"
-    assert load_script().main(given) == 0
+    assert open_script("eval/run").main(given) == 0
     rows = json.loads((output / "results.json").read_text())["rows"]
     assert set(rows) == {
         "truth", "another", "base", "instantid", "instantid+pose", "pulid", "pulid+pose", "pose_only+pose"

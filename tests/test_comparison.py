@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from test_eval_run import load_script
+from scripts import open_script
 from tiny_pipelines import HEIGHT, WIDTH, make_mini
 
 from bolid import BoLIDPipeline
@@ -70,7 +70,7 @@ def done(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished comparison."""
     output = tmp_path_factory.mktemp("output") / "c"
     more = ("--sweeps", "strength", "steps", "head", "--sweep-samples", "16")
-    assert load_script().main(arguments(home, output, "ip_adapter", "bolid", more=more)) == 0
+    assert open_script("eval/run").main(arguments(home, output, "ip_adapter", "bolid", more=more)) == 0
     return output
 
 
@@ -156,7 +156,7 @@ def test_what_is_kept_is_not_drawn_again_and_a_crash_loses_nothing(
     before = {path.name: path.stat().st_mtime_ns for path in pieces}
     pieces[1].unlink()  # as a crash would leave it
     (pieces[1].parent / "half.part").write_bytes(b"PAR1")
-    assert load_script().main(arguments(home, output, "ip_adapter", "bolid")) == 0
+    assert open_script("eval/run").main(arguments(home, output, "ip_adapter", "bolid")) == 0
     after = {path.name: path.stat().st_mtime_ns for path in pieces}
     assert after.keys() == before.keys()
     assert [name for name in before if after[name] != before[name]] == [pieces[1].name]
@@ -167,7 +167,7 @@ def test_what_is_kept_is_not_drawn_again_and_a_crash_loses_nothing(
 def test_other_settings_are_refused_and_other_weights_drawn_anew(
     home: Path, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = load_script()
+    run = open_script("eval/run")
     assert run.main(arguments(home, done, "bolid", more=("--seed", "3"))) == 2
     assert "seed: 0 then, 3 now" in capsys.readouterr().err
     runs = tmp_path / "runs"
@@ -195,7 +195,7 @@ def test_two_processes_draw_what_one_draws(home: Path, tmp_path: Path) -> None:
     results = json.loads((output / "results.json").read_text())
     assert results["distribution"]["ip_adapter"]["pictures"] == 64
     alone = tmp_path / "one"
-    assert load_script().main(arguments(home, alone, "ip_adapter")) == 0
+    assert open_script("eval/run").main(arguments(home, alone, "ip_adapter")) == 0
     one, two = (json.loads((each / "results.json").read_text())["rows"] for each in (alone, output))
     assert one["ip_adapter"]["all"]["pck"]["mean"] == pytest.approx(two["ip_adapter"]["all"]["pck"]["mean"])
 
@@ -207,7 +207,7 @@ def test_the_card_gets_what_the_hub_reads(home: Path, done: Path, tmp_path: Path
     told = tmp_path / "README.md"
     told.write_text("a\n<!-- comparison -->\n<!-- /comparison -->\nb\n")
     more = ("--update-card", str(card), "--update", str(told))
-    assert load_script().main(arguments(home, output, "ip_adapter", "bolid", more=more)) == 0
+    assert open_script("eval/run").main(arguments(home, output, "ip_adapter", "bolid", more=more)) == 0
     for word in (
         "FID-mini",
         "LPIPS-mini",
@@ -237,7 +237,7 @@ def test_the_card_gets_what_the_hub_reads(home: Path, done: Path, tmp_path: Path
 def test_models_that_cannot_be_found_are_named(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], models: tuple[str, ...], message: str
 ) -> None:
-    assert load_script().main(arguments(home, tmp_path / "o", *models)) == 2
+    assert open_script("eval/run").main(arguments(home, tmp_path / "o", *models)) == 2
     assert re.search(message, capsys.readouterr().err)
 
 
@@ -245,21 +245,21 @@ def test_a_plain_base_is_no_bolid(home: Path, tmp_path: Path, capsys: pytest.Cap
     pipe = make_mini()
     pipe.unload_bolid_adapter()
     pipe.save_pretrained(tmp_path / "plain")
-    assert load_script().main(arguments(home, tmp_path / "o", str(tmp_path / "plain"))) == 2
+    assert open_script("eval/run").main(arguments(home, tmp_path / "o", str(tmp_path / "plain"))) == 2
     assert "is no BoLID: it has no adapter" in capsys.readouterr().err
     other = tmp_path / "other"
     other.mkdir()
     (other / "model_index.json").write_text(
         json.dumps({"_class_name": "FluxPipeline", "adapter": ["a", "B"]})
     )
-    assert load_script().main(arguments(home, tmp_path / "o", str(other))) == 2
+    assert open_script("eval/run").main(arguments(home, tmp_path / "o", str(other))) == 2
     assert "FluxPipeline; BoLID works with" in capsys.readouterr().err
 
 
 def test_empty_and_mixed_folders_of_pictures_are_named(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, folder = load_script(), tmp_path / "drawn"
+    run, folder = open_script("eval/run"), tmp_path / "drawn"
     folder.mkdir()
     assert run.main(arguments(home, tmp_path / "o", str(folder))) == 2
     assert "holds no pictures" in capsys.readouterr().err
@@ -279,7 +279,7 @@ def test_pictures_of_somebody_elses_model_are_measured(home: Path, tmp_path: Pat
         noise = rng.integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / f"{i:05d}.png")
     output = tmp_path / "o"
-    assert load_script().main(arguments(home, output, "ip_adapter", str(folder))) == 0
+    assert open_script("eval/run").main(arguments(home, output, "ip_adapter", str(folder))) == 0
     results = json.loads((output / "results.json").read_text())
     assert results["distribution"]["theirs"]["pictures"] == 32
     assert results["rows"]["theirs"]["all"]["lpips"]["mean"] > 0
@@ -288,7 +288,7 @@ def test_pictures_of_somebody_elses_model_are_measured(home: Path, tmp_path: Pat
 def test_too_few_samples_are_refused_and_few_have_kid_alone(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = load_script()
+    run = open_script("eval/run")
     assert run.main(arguments(home, tmp_path / "o", "bolid", more=("--samples", "8"))) == 2
     assert "at least 16 are needed: --samples 64" in capsys.readouterr().err
     assert run.main(arguments(home, tmp_path / "p", "ip_adapter", more=("--samples", "32"))) == 0
@@ -305,7 +305,12 @@ def test_missing_standard_networks_are_told_and_refused_by_name(
     from bolid.evaluation.standard import open_networks
 
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
-    assert load_script().main(arguments(home, tmp_path / "o", "bolid", more=("--networks", "standard"))) == 2
+    assert (
+        open_script("eval/run").main(
+            arguments(home, tmp_path / "o", "bolid", more=("--networks", "standard"))
+        )
+        == 2
+    )
     assert "torch_fidelity is not installed: pip install torch-fidelity" in capsys.readouterr().err
     told: list[str] = []
     networks = open_networks("auto", str(home / "evaluators"), "cpu", False, told.append)
