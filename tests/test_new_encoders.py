@@ -69,7 +69,7 @@ def test_the_command_makes_a_model_that_opens(tmp_path: Path) -> None:
     for name in ("text_encoder", "image_encoder"):
         shutil.copytree(MODEL / name, tmp_path / "clip" / "export" / name)
     shutil.copytree(MODEL / "tokenizer", tmp_path / "clip" / "tokenizer")
-    assert main(["--clip", str(tmp_path / "clip"), "--output", str(tmp_path / "out")]) == 0
+    assert main(["--clip", str(tmp_path / "clip"), "--output", str(tmp_path / "out"), "--rows", "20"]) == 0
     image = BoLIDPipeline.from_pretrained(tmp_path / "out")("in a park", pose="standing", generator=1).images[
         0
     ]

@@ -60,7 +60,7 @@ def patches(pipe: Any, pictures: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def fold(old: Any, new: Any, rows: int = ROWS) -> dict[str, float]:
+def fold(old: Any, new: Any, rows: int) -> dict[str, float]:
     """Changes `new`, which holds the weights of `old` under other encoders. Shares of variance left, by name.
 
     Text has a map without a constant: keys and values have no bias to fold one into.
@@ -93,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="models/bolid-mini", help="folder of a bolid-mini pipeline")
     parser.add_argument("--clip", required=True, help="output_dir of a run of train/configs/mini-clip.yaml")
     parser.add_argument("--output", required=True, help="a folder that is not there yet")
+    parser.add_argument("--rows", type=int, default=ROWS, help="of the training split that are looked at")
     options = parser.parse_args(arguments)
     model, clip, output = Path(options.model), Path(options.clip), Path(options.output)
     parts = {"text_encoder": "export/text_encoder", "image_encoder": "export/image_encoder",
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shutil.rmtree(partial / name)
         shutil.copytree(clip / place, partial / name)
     old, new = (BoLIDPipeline.from_pretrained(each, dtype=torch.float32) for each in (model, partial))
-    left = fold(old, new)
+    left = fold(old, new, options.rows)
     for name in ("unet", "adapter"):
         getattr(new, name).half().save_pretrained(partial / name)
     partial.rename(output)
