@@ -1,6 +1,6 @@
 """Training throughput: ours against the straightforward recipe, in one run, in turns.
 
-`python train/bench.py` trains bolid-mini's adapter and UNet on avatars, batch 16, bf16, in three ways:
+`python train/bench.py` trains bolid-mini's adapter and UNet on avatars, batch 16, in three ways:
 
 - recipe: the loop of IP-Adapter's tutorial. Every step loads its rows, encodes pictures and appearance
   maps (VAE), references (vision encoder) and prompts (text encoder), draws skeletons, goes forward and back
@@ -135,7 +135,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16, help="rows of a step")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--steps", type=int, default=2, help="steps of each side in a round")
-    parser.add_argument("--precision", default="bf16", choices=("no", "bf16", "fp16"))
+    parser.add_argument("--precision", default="auto", choices=("auto", "no", "bf16", "fp16"))
     parser.add_argument("--cache_dir", default="runs/cache", help="where rendered rows are kept")
     return parser.parse_args(arguments)
 
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "cached": ours(made["cached"], Rows(features), config, accelerator, waits["cached"]),
     }
     where = f"{accelerator.device}, {torch.get_num_threads()} threads"
-    print(f"{options.batch} rows a step, {options.precision}, {where}", flush=True)
+    print(f"{options.batch} rows a step, mixed precision {accelerator.mixed_precision}, {where}", flush=True)
     report(measure(sides, options.rounds, options.steps), options.batch, waits)
     for side in sides.values():
         side.close()

@@ -5,7 +5,8 @@
 
 Time and memory of one run of the branch, forward and backward, for every gradient mode, beside L_rec of the
 same rows alone. Without --loss_networks these are made anew with random weights: they cost the same. --random
-takes a public base's UNet and VAE at full size, random weights in bfloat16, and the adapter of its config.
+takes a public base's UNet and VAE at full size, random weights, and the adapter of its config. Computed in
+bfloat16, on a processor without it in float32.
 """
 
 from __future__ import annotations
@@ -156,6 +157,7 @@ def table(options: argparse.Namespace, networks: str) -> list[tuple[str, float, 
     from bolid.training.objectives.conditions import draw_conditions
     from bolid.training.objectives.diffusion import DiffusionObjective, DiffusionOptions
     from bolid.training.objectives.lightning_losses import BranchOptions, LightningBranch
+    from bolid.training.precision import fast, matrix_dtype
     from bolid.training.random_bases import adapter_shape, random_base
 
     aligned = {"semantic": 0.6, "layout": 0.1} if options.alignment else {}
@@ -166,13 +168,13 @@ def table(options: argparse.Namespace, networks: str) -> list[tuple[str, float, 
         loss_networks=networks,
         lightning=BranchOptions(steps=options.steps, rows=options.rows),
     )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if options.random:
-        base = random_base(options.random, options.size)
+        base = random_base(options.random, options.size, matrix_dtype(device))
         shape = adapter_shape(CONFIGS / f"{options.random}.yaml")
         given = dataclasses.replace(given, adapter=None, **shape)
     else:
         base = open_base(options.base, image_encoder=options.image_encoder)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     objective = DiffusionObjective(given, base)
     objective.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     batch = {name: value.to(device) for name, value in random_rows(objective, options.rows).items()}
@@ -180,7 +182,7 @@ def table(options: argparse.Namespace, networks: str) -> list[tuple[str, float, 
 
     def backward(losses: Callable[[], Any]) -> Callable[[], None]:
         def run() -> None:
-            with torch.autocast(device.type, torch.bfloat16):
+            with fast(device):
                 total = losses()
             total.backward()
             objective.zero_grad(set_to_none=True)
@@ -213,10 +215,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     import torch
 
+    from bolid.training.precision import matrix_dtype
+
     on_gpu = torch.cuda.is_available()
+    precision = str(matrix_dtype("cuda" if on_gpu else "cpu")).removeprefix("torch.")
     where = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} thread(s)"
     named = f"{options.random} at random, {options.size or 'its own'} px" if options.random else options.base
-    print(f"{named}, {options.rows} rows, {options.steps} steps, bf16, {where}\n")
+    print(f"{named}, {options.rows} rows, {options.steps} steps, {precision}, {where}\n")
     print(f"| Gradient mode | {'seconds' if on_gpu else 'CPU seconds'} | MiB at the peak |\n|---|---|---|")
     for name, seconds, peak in lines:
         print(f"| {name} | {seconds:.2f} | {peak:.0f} |")

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import yaml
 
-Precision = Literal["no", "bf16", "fp16"]
+from bolid.training.precision import Precision
+
 Tracker = Literal["none", "tensorboard", "wandb"]
 
 
@@ -66,7 +67,7 @@ class TrainConfig:
     adam_epsilon: float = 1e-8  # added to the root of the mean square
     max_grad_norm: float = 1.0  # clipping by total norm; 0 turns it off
     ema_decay: float = 0.999  # of the exported weights; 0 turns the average off
-    mixed_precision: Precision = "bf16"  # autocast dtype of the forward pass
+    mixed_precision: Precision = "auto"  # autocast dtype of the forward pass; auto: bf16 where it is native
     checkpointing_steps: int = 500  # steps between checkpoints
     checkpoints_total_limit: int = 2  # older ones are removed; 0 keeps all
     validation_steps: int = 500  # steps between held-out figures; 0: only at the end

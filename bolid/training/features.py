@@ -20,6 +20,7 @@ from bolid.pose import PARTS, known
 from bolid.training.augmentation import Augment, augment
 from bolid.training.bases import FrozenBase
 from bolid.training.draws import Draws
+from bolid.training.precision import fast
 
 VARIANTS = 2
 """Appearance maps kept per row: one of all parts, one with parts faded or absent."""
@@ -96,7 +97,8 @@ def condition_columns(
     size = base.require("image_encoder").config.image_size
     crops, present = base.look.crops(reference, parts, size)
     prompt = resize_whole(_prompts(raw), size)
-    vision, pixels = _fast(device, True), _fast(device, not getattr(base.vae.config, "force_upcast", False))
+    overflows = getattr(base.vae.config, "force_upcast", False)  # in half precision
+    vision, pixels = fast(device), fast(device, not overflows)
     maps = []
     for variant in range(strengths.shape[1]):
         faded = appearance_map(reference, parts, points, targets, strengths[:, variant])
@@ -119,11 +121,6 @@ def condition_columns(
         "keypoints": targets,
         **{name: raw[name] for name in PASSED if name in raw},
     }
-
-
-def _fast(device: torch.device, allowed: bool) -> torch.autocast:
-    """bfloat16 for frozen networks; not for a VAE that overflows in half precision."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=allowed)
 
 
 def _prompts(raw: Mapping[str, Tensor]) -> Tensor:

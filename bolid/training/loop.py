@@ -18,6 +18,7 @@ from bolid.training.checkpoint import list_checkpoints, load_checkpoint, save_ch
 from bolid.training.config import TrainConfig, dump_config
 from bolid.training.export import EXPORT, export
 from bolid.training.feed import Feed
+from bolid.training.precision import resolved
 from bolid.training.sharding import is_split
 from bolid.training.state import Run, averaged, build_run
 from bolid.training.tracking import Journal, require_tracker, run_facts
@@ -35,14 +36,13 @@ def make_accelerator(config: TrainConfig) -> Any:
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     require_tracker(config)
-    if config.mixed_precision == "fp16" and not torch.cuda.is_available():
-        raise ValueError("mixed_precision='fp16' needs a GPU; on a CPU use bf16 or no.")
+    on_gpu = torch.cuda.is_available()
     accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
+        mixed_precision=resolved(config.mixed_precision, "cuda" if on_gpu else "cpu"),
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=None if config.report_to == "none" else config.report_to,
         project_dir=config.output_dir,
-        cpu=not torch.cuda.is_available(),
+        cpu=not on_gpu,
         kwargs_handlers=[
             # a step in which every row of a process has lost a condition leaves weights without a gradient
             DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True),
@@ -262,7 +262,7 @@ def train(
     torch.manual_seed(config.seed)
     objective.to(device=accelerator.device, memory_format=torch.channels_last).train()
     run = build_run(objective, config, accelerator)
-    facts = run_facts(config, rows, accelerator.num_processes)
+    facts = run_facts(config, rows, accelerator)
     _resume(run, config, facts)
     with Journal(config, accelerator, run.step) as journal:
         with Stop(config, accelerator) as stop, Feed(rows, config, accelerator, run.step, objective) as feed:

@@ -15,6 +15,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from bolid.training.precision import matrix_dtype
+
 SMALLEST_SIDE = 16  # of a matrix: a thinner one has too few directions to make equal
 AS_ADAMW = 0.2  # root mean square of AdamW's steps, in learning rates
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic: they bring singular values near 1, not to it
@@ -23,11 +25,11 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic: they bring singular 
 def orthogonalised(matrices: Tensor, iterations: int = 5) -> Tensor:
     """Matrices [N, r, c] with their singular values brought near 1 (about 0.7 to 1.2), float32.
 
-    A Newton-Schulz iteration in bfloat16, on the shorter side.
+    A Newton-Schulz iteration in bfloat16 (float32 where that is emulated), on the shorter side.
     """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = (matrices.mT if tall else matrices).bfloat16()
+    x = (matrices.mT if tall else matrices).to(matrix_dtype(matrices.device))
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(iterations):
         square = x @ x.mT

@@ -29,7 +29,7 @@ def require_tracker(config: TrainConfig) -> None:
         )
 
 
-def run_facts(config: TrainConfig, rows: Any, processes: int) -> dict[str, Any]:
+def run_facts(config: TrainConfig, rows: Any, accelerator: Any) -> dict[str, Any]:
     """What a result can be traced back to: code, data, versions, batch. Saved as `run.json`."""
     import accelerate
     import diffusers
@@ -40,8 +40,10 @@ def run_facts(config: TrainConfig, rows: Any, processes: int) -> dict[str, Any]:
         "git_revision": git_revision(),
         "dataset_fingerprint": getattr(rows, "fingerprint", None),
         "rows": len(rows),
-        "global_batch": config.global_batch(processes),
-        "processes": processes,
+        "global_batch": config.global_batch(accelerator.num_processes),
+        "processes": accelerator.num_processes,
+        "device": str(accelerator.device),
+        "mixed_precision": accelerator.mixed_precision,
         "versions": {
             "python": platform.python_version(),
             "torch": str(torch.__version__),
