@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from scripts import open_script
 from test_comparison import ENV, arguments
 from tiny_objective import SMALL, make_base, make_rows, save_loss_networks
@@ -21,7 +22,8 @@ from bolid.attention import Conditions
 from bolid.baselines.body import BodyAdapter
 from bolid.baselines.body_methods import BODY_METHODS, find_method
 from bolid.baselines.body_tokens import body_look, pulid_levels
-from bolid.baselines.identity_net import ControlGroup
+from bolid.baselines.down_residuals import ResidualGroup, down_widths
+from bolid.baselines.identity_net import ControlGroup, MapHint
 from bolid.losses import LossWeights
 from bolid.pipeline import BoLIDPipeline
 from bolid.training.config import build, load_config
@@ -52,13 +54,18 @@ def pipeline(name: str, seed: int = 0) -> BoLIDPipeline:
     ).eval()
     for layer in adapter.layers.values():
         torch.nn.init.normal_(layer.body.weight, std=0.2)
-    if adapter.identity_net is not None:
+    if adapter.control_net is not None:
         for layer in (
-            *adapter.identity_net.controlnet_down_blocks,
-            adapter.identity_net.controlnet_mid_block,
+            *adapter.control_net.controlnet_down_blocks,
+            adapter.control_net.controlnet_mid_block,
         ):
             torch.nn.init.normal_(layer.weight, std=0.1)
-        torch.nn.init.normal_(adapter.identity_net.controlnet_cond_embedding.conv_out.weight, std=0.1)
+        hint = adapter.control_net.controlnet_cond_embedding
+        last = hint.out if isinstance(hint, MapHint) else hint.conv_out
+        torch.nn.init.normal_(last.weight, std=0.1)
+    if adapter.down_residuals is not None:
+        for layer in adapter.down_residuals.layers:
+            torch.nn.init.normal_(layer.weight, std=0.2)
     adapter.attach(unet)
     pipe.register_modules(adapter=adapter)
     return pipe
@@ -89,11 +96,13 @@ def test_a_pose_acts_and_only_bolids_map_shows_the_reference(name: str) -> None:
     inputs = AdapterInputs(
         skeleton=torch.rand(1, 3, HEIGHT, WIDTH), appearance=torch.rand(1, 5, HEIGHT // 8, WIDTH // 8)
     )
-    with_map, without = (
-        pipe.adapter.conditions(each).body for each in (inputs, replace(inputs, appearance=None))
-    )
-    listens = any(not torch.equal(with_map[layer], without[layer]) for layer in with_map)
-    assert listens == (record.body == "map")
+    sample, text = torch.randn(1, 4, HEIGHT // 8, WIDTH // 8), torch.randn(1, 16, 32)
+    with torch.no_grad():
+        with_map, without = (
+            pipe.unet(sample, 5, text, cross_attention_kwargs=pipe.adapter.conditions(each).kwargs()).sample
+            for each in (inputs, replace(inputs, appearance=None))
+        )
+    assert torch.equal(with_map, without) == ("map" not in record.body)
     assert tokens[0].shape == tokens[1].shape
 
 
@@ -137,10 +146,61 @@ def test_identity_net_listens_to_the_tokens_in_the_texts_place() -> None:
     assert not pipe.unet._forward_pre_hooks
 
 
+@pytest.mark.parametrize("name", ["body_features", "body_residuals", "body_control"])
+def test_every_way_in_for_the_body_is_silent_at_first_and_scaled_by_pose_strength(name: str) -> None:
+    mini, pipe = make_mini(), pipeline(name)
+    inputs = AdapterInputs(
+        skeleton=torch.rand(2, 3, HEIGHT, WIDTH), appearance=torch.rand(2, 5, HEIGHT // 8, WIDTH // 8)
+    )
+    sample, text = torch.randn(2, 4, HEIGHT // 8, WIDTH // 8), torch.randn(2, 16, 32)
+
+    def run(adapter: BodyAdapter, strength: tuple[float, float]) -> torch.Tensor:
+        given = adapter.conditions(replace(inputs, pose_strength=torch.tensor(strength)))
+        with torch.no_grad():
+            return pipe.unet(sample, 5, text, cross_attention_kwargs=given.kwargs()).sample
+
+    with torch.no_grad():
+        plain = pipe.unet(sample, 5, text).sample
+    whole, half = run(pipe.adapter, (1.0, 1.0)), run(pipe.adapter, (0.0, 1.0))
+    assert not torch.equal(whole, plain)
+    torch.testing.assert_close(half[:1], plain[:1], atol=1e-5, rtol=1e-4)  # a row at 0 gets nothing
+    torch.testing.assert_close(half[1:], whole[1:], atol=1e-5, rtol=1e-4)
+    pipe.adapter.detach(pipe.unet)
+    new = BodyAdapter.for_method(name, pipe.unet, mini.image_encoder.config, body_channels=(8, 8))
+    new.attach(pipe.unet)
+    torch.testing.assert_close(run(new, (1.0, 1.0)), plain, atol=1e-5, rtol=1e-4)
+
+
+def test_residuals_come_once_a_call_and_fit_the_down_blocks() -> None:
+    pipe = pipeline("body_residuals")
+    inputs = AdapterInputs(skeleton=torch.rand(2, 3, HEIGHT, WIDTH))
+    group = pipe.adapter.conditions(inputs).groups[-1]
+    assert isinstance(group, ResidualGroup)
+    widths = tuple(pipe.unet.config.block_out_channels)
+    assert tuple(level.shape[1] for level in group.levels) == widths
+    assert [level.shape[2] for level in group.levels] == [HEIGHT // 8, HEIGHT // 16]
+    half = pipe.adapter.conditions(inputs.negative())
+    both = Conditions.guidance(half, pipe.adapter.conditions(inputs))
+    kept = both.for_rows(2).groups[-1]
+    assert isinstance(kept, ResidualGroup)
+    torch.testing.assert_close(kept.levels[0], group.levels[0])
+
+
+def test_residuals_are_refused_where_they_would_not_fit() -> None:
+    small = {"block_out_channels": (32, 32), "norm_num_groups": 8, "cross_attention_dim": 32}
+    unet = UNet2DConditionModel(
+        **small, attention_head_dim=4, layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="DownBlock2D"):
+        down_widths(unet)
+
+
 def test_a_new_identity_net_starts_as_the_unets_encoder_and_silent() -> None:
     pipe = make_mini()
     adapter = BodyAdapter.for_method("instantid", pipe.unet, pipe.image_encoder.config, body_channels=(8, 8))
-    control, unet = adapter.identity_net, pipe.unet
+    control, unet = adapter.control_net, pipe.unet
     for name, weight in control.down_blocks.state_dict().items():
         assert torch.equal(weight, unet.down_blocks.state_dict()[name])
     assert not any(layer.weight.any() for layer in control.controlnet_down_blocks)
@@ -212,6 +272,8 @@ def test_every_method_learns_all_of_its_weights(name: str, tmp_path: Path) -> No
     objective = DiffusionObjective(options, base)
     for layer in objective.adapter.layers.values():
         torch.nn.init.normal_(layer.body.weight, std=0.1)
+    for layer in getattr(getattr(objective.adapter, "down_residuals", None), "layers", ()):
+        torch.nn.init.normal_(layer.weight, std=0.1)
     rows = make_rows(base)
     batch = rows.batch(np.arange(4))
     if objective.adapter.look.whole:
@@ -228,8 +290,10 @@ def test_every_method_learns_all_of_its_weights(name: str, tmp_path: Path) -> No
     }
     record = find_method(name)
     assert ("resampler" in got) == (record.tokens != "none")
-    assert ("identity_net" in got) == (record.body == "identity net")
-    assert ("body_net" in got) == (record.body != "identity net")
+    by_control = record.body in ("identity net", "map control")
+    assert ("control_net" in got) == by_control
+    assert ("body_net" in got) == (not by_control)
+    assert ("down_residuals" in got) == (record.body == "map residuals")
     assert all(p.grad is None for p in base.parameters())
 
 

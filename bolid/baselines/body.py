@@ -16,7 +16,9 @@ from ..encoder import Look
 from .attention import orthogonal
 from .body_methods import BodyMethod, find_method
 from .body_tokens import BodyProjector, body_look
-from .identity_net import ControlGroup, control_config, copy_encoder, hook_control, make_control
+from .carried import CarriedGroup
+from .down_residuals import DownResiduals, down_widths, hook_residuals
+from .identity_net import ControlGroup, MapHint, control_config, copy_encoder, hook_control, make_control
 
 __all__ = ["BodyAdapter", "ModelMixin"]  # diffusers' loader looks for a component's base beside its class
 
@@ -27,7 +29,8 @@ class BodyAdapter(BoLIDAdapter):
     Args:
         method: the record's name.
         vision_layers: joined layers of the vision encoder (`body_look`), () for part crops.
-        control: sizes of IdentityNet (`control_config`), None without one.
+        control: sizes of the ControlNet (`control_config`), None without one.
+        down_widths: of the UNet's down blocks, where body features are added to them; else ().
         others: as of BoLIDAdapter.
     """
 
@@ -38,6 +41,7 @@ class BodyAdapter(BoLIDAdapter):
         method: str = "ip_adapter",
         vision_layers: tuple[int, ...] = (),
         control: dict[str, Any] | None = None,
+        down_widths: tuple[int, ...] = (),
         vision_dim: int = 192,
         latent_channels: int = 16,
         token_dim: int = 96,
@@ -75,7 +79,12 @@ class BodyAdapter(BoLIDAdapter):
             self.resampler: Any = BodyProjector(
                 self.record, vision_dim, tuple(vision_layers), token_dim, resampler_width, resampler_heads
             )
-        self.identity_net = None if control is None else make_control(control)
+        self.control_net = None
+        if control is not None:
+            on_maps = self.record.body == "map control"
+            hint = MapHint(latent_channels, control["block_out_channels"][0]) if on_maps else None
+            self.control_net = make_control(control, hint)
+        self.down_residuals = DownResiduals(body_channels, down_widths) if down_widths else None
         self._handle: Any = None
 
     @classmethod
@@ -87,7 +96,7 @@ class BodyAdapter(BoLIDAdapter):
                 their keys and values start from the text's, as the papers have it.
 
         Raises:
-            ValueError: for an unknown name.
+            ValueError: for an unknown name, or a UNet that the method has no way into.
         """
         record = find_method(name)
         given: dict[str, Any] = {"method": name, "vision_dim": vision.hidden_size, "image_token_count": 0}
@@ -95,11 +104,13 @@ class BodyAdapter(BoLIDAdapter):
         if record.tokens not in ("parts", "none"):
             given["vision_layers"] = body_look(vision.num_hidden_layers).layers
             options = {k: v for k, v in options.items() if k not in ("tokens_per_part", "token_dim")}
-        if record.body == "identity net":
+        if record.body in ("identity net", "map control"):
             given["control"] = control_config(unet)
+        if record.body == "map residuals":
+            given["down_widths"] = down_widths(unet)
         made: Any = cls.for_unet(unet, **(options | given))
-        if made.identity_net is not None:
-            copy_encoder(made.identity_net, unet)
+        if made.control_net is not None:
+            copy_encoder(made.control_net, unet)
         return made
 
     @property
@@ -108,13 +119,15 @@ class BodyAdapter(BoLIDAdapter):
         return Look(True, True, layers, recognition=True) if layers else super().look
 
     def attach(self, unet: UNet2DConditionModel, matmul: bool = False) -> None:
-        """As BoLIDAdapter's; IdentityNet's hook too."""
+        """As BoLIDAdapter's; the hook of what is carried too."""
         self.detach(unet)
         super().attach(unet, matmul)
-        if self.identity_net is not None:
+        if self.control_net is not None:
             if matmul:
-                self.identity_net.set_attn_processor(AttnProcessor())  # pyright: ignore[reportArgumentType]
-            self._handle = hook_control(unet, self.identity_net)
+                self.control_net.set_attn_processor(AttnProcessor())  # pyright: ignore[reportArgumentType]
+            self._handle = hook_control(unet, self.control_net)
+        if self.down_residuals is not None:
+            self._handle = hook_residuals(unet)
 
     def detach(self, unet: UNet2DConditionModel) -> None:
         if self._handle is not None:
@@ -129,14 +142,14 @@ class BodyAdapter(BoLIDAdapter):
             given = (inputs.tokens, inputs.skeleton, inputs.image_tokens)
             return Conditions(len(next(tensor for tensor in given if tensor is not None)))
         made = super().conditions(kept)
-        control = self._control(kept)
-        return made if control is None else replace(made, groups=(*made.groups, control))
+        further = self._carried(kept)
+        return made if further is None else replace(made, groups=(*made.groups, further))
 
     def _kept(self, inputs: AdapterInputs) -> AdapterInputs:
         dropped: dict[str, None] = {}
         if self.record.tokens == "none":
             dropped |= dict.fromkeys(("tokens", "token_present", "part_ids"))
-        if self.record.body != "map":
+        if self.record.body in ("skeleton", "identity net"):
             dropped["appearance"] = None
         return replace(inputs, **dropped)
 
@@ -144,20 +157,29 @@ class BodyAdapter(BoLIDAdapter):
         return orthogonal(super()._identity_group(inputs), self.record.ortho)
 
     def _body(self, inputs: AdapterInputs) -> dict[str, Tensor]:
-        return {} if self.identity_net is not None else super()._body(inputs)
+        return super()._body(inputs) if self.record.body in ("skeleton", "map") else {}
 
-    def _control(self, inputs: AdapterInputs) -> ControlGroup | None:
-        """IdentityNet's share of a call: tokens (zeros where the identity is off) and the skeleton map."""
-        if self.identity_net is None or inputs.skeleton is None:
+    def _carried(self, inputs: AdapterInputs) -> CarriedGroup | None:
+        """What reaches the UNet by a hook: a ControlNet's inputs, or body features for the down blocks."""
+        if inputs.skeleton is None or self.record.body in ("skeleton", "map"):
             return None
         rows = len(inputs.skeleton)
         strength = inputs.pose_strength
         strength = inputs.skeleton.new_ones(rows) if strength is None else strength
-        tokens = inputs.tokens
+        if self.down_residuals is not None:
+            return self.down_residuals(self.body_net(inputs.skeleton, inputs.appearance), strength)
+        if self.record.body == "map control":
+            return ControlGroup.of(inputs.skeleton, strength, appearance=inputs.appearance)
+        return ControlGroup.of(inputs.skeleton, strength, tokens=self._heard(inputs))
+
+    def _heard(self, inputs: AdapterInputs) -> Tensor:
+        """IdentityNet's tokens: zeros where the identity is off."""
+        assert inputs.skeleton is not None
+        tokens, rows = inputs.tokens, len(inputs.skeleton)
         if tokens is None:
             count, width = self.record.count, self.config.token_dim
             tokens = inputs.skeleton.new_zeros(rows, count, width)
         elif inputs.strength is not None:
             on = (inputs.strength.amax(dim=1) > 0).to(tokens.dtype)
             tokens = tokens * on[:, None, None]
-        return ControlGroup.of(tokens, inputs.skeleton, strength)
+        return tokens

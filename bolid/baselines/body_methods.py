@@ -14,7 +14,7 @@ from typing import Literal
 from .records import Ortho
 
 Tokens = Literal["none", "parts", "whole", "embedding", "levels"]
-Body = Literal["skeleton", "map", "identity net"]
+Body = Literal["skeleton", "map", "identity net", "map residuals", "map control"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class BodyMethod:
             for each of several of the encoder's layers; "none".
         body: what a pose becomes. "skeleton": BodyNet over the skeleton map alone, the same for all methods
             that have no pose input of their own; "map": with the appearance map, BoLID's; "identity net": a
-            ControlNet over the skeleton map that listens to the identity tokens instead of the text.
+            ControlNet over the skeleton map that listens to the identity tokens instead of the text. Other
+            ways in for both maps: "map residuals": BodyNet's features on the UNet's down blocks; "map
+            control": a ControlNet, at every step.
         losses: weights of Eq. 1 by the names of `LossWeights`.
         count: identity tokens of the whole person.
         zero_tokens, ortho: PuLID's, see `bolid.baselines.attention`.
@@ -71,6 +73,10 @@ BODY_METHODS: dict[str, BodyMethod] = {
         BodyMethod("bolid_no_map", "BoLID without the appearance map", "parts", "skeleton", EQ1),
         BodyMethod("bolid_no_tokens", "BoLID without identity tokens", "none", "map", EQ1),
         BodyMethod("pose_only", "Base + pose", "none", "skeleton"),
+        # three ways in for skeleton and appearance map, and nothing else
+        BodyMethod("body_features", "Body features in the attention", "none", "map"),
+        BodyMethod("body_residuals", "Body features on the down blocks", "none", "map residuals"),
+        BodyMethod("body_control", "ControlNet over both maps", "none", "map control"),
     )
 }
 """The fair comparison's methods and BoLID's own leave-one-out forms."""

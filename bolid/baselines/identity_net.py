@@ -1,52 +1,72 @@
-"""InstantID's IdentityNet inside an adapter: a ControlNet over the skeleton map that listens to the identity.
-
-Its residuals reach the UNet by a hook before every call, from conditions that travel with the call: the
-pipelines and the training loop call the UNet as ever.
+"""A ControlNet inside an adapter: InstantID's IdentityNet over the skeleton map, which listens to the
+identity, or one over skeleton and appearance map, which listens to the text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from diffusers import ControlNetModel, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..attention import KEY, Conditions, TokenGroup
+from ..body import BodyNet
+from .carried import CarriedGroup, carried
 
 
 @dataclass(frozen=True)
-class ControlGroup(TokenGroup):
-    """What IdentityNet gets in a call, carried among the token groups; it adds nothing to an attention.
+class ControlGroup(CarriedGroup):
+    """What the ControlNet gets in a call.
 
     Args:
-        tokens: [B, N, C], zeros where the identity is off.
         picture: skeleton maps [B, 3, H, W] in [0, 1].
         strength: pose strength [B]; 0: the row gets no residuals.
+        tokens: [B, N, C], zeros where the identity is off; None: the call's text in their place.
+        appearance: packed appearance maps [B, L + 1, H/8, W/8] for a `MapHint`; None: there are none.
     """
 
-    tokens: Tensor = field(kw_only=True)
     picture: Tensor = field(kw_only=True)
     strength: Tensor = field(kw_only=True)
+    tokens: Tensor | None = field(kw_only=True, default=None)
+    appearance: Tensor | None = field(kw_only=True, default=None)
 
     @classmethod
-    def of(cls, tokens: Tensor, picture: Tensor, strength: Tensor) -> Self:
-        nothing = tokens.new_zeros(len(tokens), 0)
-        return cls({}, {}, nothing, tokens=tokens, picture=picture, strength=strength)
-
-    def join(self, hidden: Tensor, query: Tensor, layer: str) -> Tensor:  # noqa: ARG002
-        return hidden
+    def of(cls, picture: Tensor, strength: Tensor, **further: Tensor | None) -> Self:
+        return cls({}, {}, picture.new_zeros(len(picture), 0), picture=picture, strength=strength, **further)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        given = {name: getattr(self, name) for name in ("region", "tokens", "appearance")}
+        mapped = {name: function(each) for name, each in given.items() if each is not None}
         return replace(
             self,
             bias=function(self.bias),
-            tokens=function(self.tokens),
             picture=function(self.picture),
             strength=function(self.strength),
-            region=None if self.region is None else function(self.region),
+            **mapped,
         )
+
+
+class MapHint(nn.Module):
+    """A ControlNet's hint of BoLID's two maps: BodyNet's way in, then a projection that starts at zero.
+
+    Args:
+        latent_channels: channels L of the VAE's latents.
+        width: channels of the UNet's finest level.
+    """
+
+    def __init__(self, latent_channels: int, width: int) -> None:
+        super().__init__()
+        self.maps = BodyNet(latent_channels, (width,))
+        self.out = nn.Conv2d(width, width, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(cast(Tensor, self.out.bias))
+
+    def forward(self, maps: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        """Skeleton maps [B, 3, H, W], or a pair of them and packed appearance maps [B, L + 1, h, w] →
+        [B, width, h, w]."""
+        skeleton, appearance = maps if isinstance(maps, tuple) else (maps, None)
+        return self.out(self.maps(skeleton, appearance)[0])
 
 
 def control_config(unet: UNet2DConditionModel) -> dict[str, Any]:
@@ -57,9 +77,12 @@ def control_config(unet: UNet2DConditionModel) -> dict[str, Any]:
     return config | ({} if heads is None else {"addition_embed_type_num_heads": heads})
 
 
-def make_control(config: dict[str, Any]) -> ControlNetModel:
-    """A ControlNet of these sizes; its residuals are zero."""
-    return ControlNetModel(**config)
+def make_control(config: dict[str, Any], hint: MapHint | None = None) -> ControlNetModel:
+    """A ControlNet of these sizes, with a hint of two maps instead of a picture's; its residuals are zero."""
+    made = ControlNetModel(**config)
+    if hint is not None:
+        made.controlnet_cond_embedding = hint  # pyright: ignore[reportAttributeAccessIssue]
+    return made
 
 
 def copy_encoder(control: ControlNetModel, unet: UNet2DConditionModel) -> None:
@@ -75,13 +98,13 @@ def hook_control(unet: UNet2DConditionModel, control: Callable[..., Any]) -> Any
     """Adds the residuals of `control` to every call whose conditions hold a ControlGroup; its handle."""
 
     def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        conditions: Conditions | None = (kwargs.get("cross_attention_kwargs") or {}).get(KEY)
-        sample = args[0] if args else kwargs["sample"]
-        groups = () if conditions is None else conditions.for_rows(len(sample)).groups
-        given = next((group for group in groups if isinstance(group, ControlGroup)), None)
+        given = carried(ControlGroup, args, kwargs)
         if given is None:
             return None
+        sample = args[0] if args else kwargs["sample"]
         timestep = args[1] if len(args) > 1 else kwargs["timestep"]
+        if given.tokens is None:
+            given = replace(given, tokens=args[2] if len(args) > 2 else kwargs["encoder_hidden_states"])
         down, middle = _residuals(control, given, sample, timestep, kwargs.get("added_cond_kwargs"))
         if (others := kwargs.get("down_block_additional_residuals")) is not None:  # a ControlNet beside it
             down = [ours + theirs for ours, theirs in zip(down, others, strict=True)]
@@ -96,11 +119,15 @@ def _residuals(
     control: Callable[..., Any], given: ControlGroup, sample: Tensor, timestep: Any, added: Any
 ) -> tuple[list[Tensor], Tensor]:
     """Residuals of every level, times each row's strength."""
+    assert given.tokens is not None
+    picture: Any = given.picture.to(sample.dtype)
+    if given.appearance is not None:
+        picture = (picture, given.appearance.to(sample.dtype))
     down, middle = control(
         sample,
         timestep,
         given.tokens.to(sample.dtype),
-        given.picture.to(sample.dtype),
+        picture,
         added_cond_kwargs=added,
         return_dict=False,
     )

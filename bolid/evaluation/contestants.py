@@ -21,7 +21,9 @@ from bolid.evaluation.provenance import weights_hash
 Group = Literal["reference", "without pose", "with pose", "sweep"]
 STEPS = (1, 2, 4, 8, 20)  # of the sweep over denoising steps
 METHODS = {name: method.title for name, method in BODY_METHODS.items()}
-LEFT_OUT = ("bolid_no_map", "bolid_no_tokens", "pose_only")  # drawn with pose alone
+POSED_ALONE = {  # no rows without a pose: what needs one to show the person, and one of the parts left out
+    name for name, method in BODY_METHODS.items() if method.tokens == "none" or name == "bolid_no_map"
+}
 POSE = "+pose"  # ending of the rows that get the pose
 
 
@@ -180,7 +182,7 @@ def table_rows(contestants: Sequence[Contestant]) -> list[Row]:
         if c.pictures:
             rows.append(Row(c.name, c.title, "with pose", PictureFolder(c.folders[0]), c))
             continue
-        if c.name in LEFT_OUT:
+        if c.name in POSED_ALONE:
             person: Literal["own"] | None = None if c.name == "pose_only" else "own"
             rows.append(Row(c.name + POSE, c.title, "with pose", Call(person=person), c))
             continue
