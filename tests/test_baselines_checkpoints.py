@@ -182,7 +182,8 @@ def test_half_precision_files_take_float_features(layout: str) -> None:
     baseline, unet = opened(layout).to(torch.bfloat16), tiny_unet(LAYOUTS[layout][1]).to(torch.bfloat16)
     tokens = tokens_of(baseline, layout)[0]
     assert tokens.dtype is torch.bfloat16
-    assert_close(tokens.float(), outputs()[f"{layout}/tokens"], rtol=0.1, atol=0.1)
+    wanted = outputs()[f"{layout}/tokens"]  # how bfloat16 rounds differs between processors: the norm's share
+    assert float((tokens.float() - wanted).norm() / wanted.norm()) < 0.05
     baseline.attach(unet)
     inputs = [numbers("noise", (2, 4, 12, 8)).bfloat16(), numbers("text", (2, 7, 64)).bfloat16()]
     added = {"text_embeds": torch.zeros(2, 24).bfloat16(), "time_ids": torch.zeros(2, 6)}

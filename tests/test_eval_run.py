@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,10 +144,23 @@ def test_pairs_whose_reference_is_refused_are_drawn_without_one(
 
 
 def test_pictures_do_not_depend_on_the_chunk(mini: BoLIDPipeline, person: Reference, pairs: Pairs):
-    people, options = [mini.encode_identity(person)] * 4, DrawOptions(steps=1)
-    together = Call()(Refusing(mini, people), pairs, slice(0, 4), options)
-    alone = Call()(Refusing(mini, people[:1]), pairs, slice(3, 4), options)
+    people = [mini.encode_identity(person)] * 4
+    together = Call()(Refusing(mini, people), pairs, slice(0, 4), DrawOptions(steps=1))
+    alone = Call()(Refusing(mini, people[:1]), pairs, slice(3, 4), DrawOptions(steps=1))
     np.testing.assert_allclose(together[3].astype(int), alone[0], atol=1)
+
+
+def test_people_are_encoded_once_for_all_rows_but_again_with_a_hidden_head(
+    mini: BoLIDPipeline, person: Reference, pairs: Pairs
+):
+    identity, options = mini.encode_identity(person), DrawOptions(steps=1)
+    once = Refusing(mini, [identity, None, identity])  # a fourth is a StopIteration
+    first = Call()(once, pairs, slice(0, 3), options)
+    again = Call()(once, pairs, slice(0, 3), replace(options, seed=9))
+    assert Call(pose=None)(once, pairs, slice(1, 3), options).shape == (2, HEIGHT, WIDTH, 3)
+    assert (first[0] != again[0]).any()
+    with pytest.raises(StopIteration):
+        Call(hide="head")(once, pairs, slice(0, 1), options)
 
 
 def test_unknown_rows_are_named(mini: BoLIDPipeline, pairs: Pairs, tmp_path: Path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +11,9 @@ import numpy as np
 from bolid.evaluation import probes
 from bolid.evaluation.pairs import Pairs
 from bolid.pose import PARTS, Pose, known
+
+People = MutableMapping[tuple[int, str | None], Any]
+"""Encoded people by (pair, what of the reference is hidden), of one pipeline."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class DrawOptions:
     id_strength: float | None = None
     seed: int = 0  # pair i is drawn from seed + i
     batch_size: int = 16  # pairs a pipeline call; results do not depend on it
+    people: People = field(default_factory=dict)  # encoded before: looked up, and added to
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Call:
         A pair whose reference is refused is drawn without one, one whose pose is refused without a pose.
         """
         rows = list(range(*chunk.indices(len(pairs))))
-        people = self._people(pipe, pairs, rows)
+        people = self._people(pipe, pairs, rows, options.people)
         poses = self._poses(pipe, pairs, rows)
         pictures = np.zeros_like(pairs.image[chunk])
         for with_person in (True, False):
@@ -80,16 +84,20 @@ class Call:
         ).images
         return np.round(np.clip(np.asarray(drawn), 0, 1) * 255).astype(np.uint8)
 
-    def _people(self, pipe: Any, pairs: Pairs, rows: list[int]) -> list[Any]:
+    def _people(self, pipe: Any, pairs: Pairs, rows: list[int], encoded: People) -> list[Any]:
         if self.person is None:
             return [None] * len(rows)
         shift = int(self.person == "next")
         chosen = [(row + shift) % len(pairs) for row in rows]
-        references = pairs.reference[chosen]
-        if self.hide is not None:
-            hidden = pairs.reference_masks[chosen] == 1 + PARTS.index(self.hide)
-            references = np.where(hidden[..., None], np.uint8(128), references)
-        return identities(pipe, references)
+        missing = [pair for pair in chosen if (pair, self.hide) not in encoded]
+        if missing:
+            references = pairs.reference[missing]
+            if self.hide is not None:
+                hidden = pairs.reference_masks[missing] == 1 + PARTS.index(self.hide)
+                references = np.where(hidden[..., None], np.uint8(128), references)
+            found = identities(pipe, references)
+            encoded.update({(pair, self.hide): each for pair, each in zip(missing, found, strict=True)})
+        return [encoded[pair, self.hide] for pair in chosen]
 
     def _poses(self, pipe: Any, pairs: Pairs, rows: list[int]) -> list[Pose | None]:
         if self.pose is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bolid.evaluation.calls import DrawOptions
+from bolid.evaluation.calls import DrawOptions, People
 from bolid.evaluation.contestants import Contestant, Row
 from bolid.evaluation.figures import further_figures, picture_figures
 from bolid.evaluation.kept import Measured, Piece, load_row, save_piece
@@ -122,18 +122,21 @@ class _Drawer:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._opened: tuple[str, Any] = ("", None)
+        self._people: People = {}  # of the opened pipeline
         self._read: dict[tuple[int, int], tuple[Reading, Reading]] = {}
 
     def measure(self, row: Row, piece: Piece) -> None:
         s = self._setting
         chunk = slice(piece.start, piece.stop)
+        pipe = self._pipe(_folder(row, piece))
         options = DrawOptions(
             steps=self._steps(row),
             guidance=s.guidance,
             seed=s.seed + piece.sampling * SEED_STRIDE,
             batch_size=s.batch_size,
+            people=self._people,
         )
-        drawn = row.draw(self._pipe(_folder(row, piece)), s.pairs, chunk, options)
+        drawn = row.draw(pipe, s.pairs, chunk, options)
         pairs, (reference, truth) = s.pairs.part(chunk), self._readings(chunk)
         seen = s.networks.read(drawn)
         values = picture_figures(drawn, pairs, s.networks, seen, reference)
@@ -151,7 +154,7 @@ class _Drawer:
 
     def _pipe(self, folder: str | None) -> Any:
         if folder is not None and self._opened[0] != folder:
-            self._opened = ("", None)  # the old one's memory first
+            self._opened, self._people = ("", None), {}  # the old one's memory first
             self._opened = (folder, self._setting.open_pipe(folder))
         return self._opened[1] if folder is not None else None
 
