@@ -7,4 +7,5 @@ python3 -m venv .venv
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/basedpyright --pythonpath .venv/bin/python --level error
-HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=passive .venv/bin/python -m pytest "$@"
+# two processes, each with whole files: the tests keep one core busy
+HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=passive .venv/bin/python -m pytest -n 2 --dist loadfile "$@"
