@@ -81,8 +81,8 @@ class BodyAdapter(BoLIDAdapter):
             )
         self.control_net = None
         if control is not None:
-            on_maps = self.record.body == "map control"
-            hint = MapHint(latent_channels, control["block_out_channels"][0]) if on_maps else None
+            width = control["block_out_channels"][0]
+            hint = MapHint(latent_channels, width) if self.record.sees_map else None
             self.control_net = make_control(control, hint)
         self.down_residuals = DownResiduals(body_channels, down_widths) if down_widths else None
         self._handle: Any = None
@@ -104,7 +104,7 @@ class BodyAdapter(BoLIDAdapter):
         if record.tokens not in ("parts", "none"):
             given["vision_layers"] = body_look(vision.num_hidden_layers).layers
             options = {k: v for k, v in options.items() if k not in ("tokens_per_part", "token_dim")}
-        if record.body in ("identity net", "map control"):
+        if record.has_control:
             given["control"] = control_config(unet)
         if record.body == "map residuals":
             given["down_widths"] = down_widths(unet)
@@ -149,7 +149,7 @@ class BodyAdapter(BoLIDAdapter):
         dropped: dict[str, None] = {}
         if self.record.tokens == "none":
             dropped |= dict.fromkeys(("tokens", "token_present", "part_ids"))
-        if self.record.body in ("skeleton", "identity net"):
+        if not self.record.sees_map:
             dropped["appearance"] = None
         return replace(inputs, **dropped)
 
@@ -157,18 +157,18 @@ class BodyAdapter(BoLIDAdapter):
         return orthogonal(super()._identity_group(inputs), self.record.ortho)
 
     def _body(self, inputs: AdapterInputs) -> dict[str, Tensor]:
-        return super()._body(inputs) if self.record.body in ("skeleton", "map") else {}
+        return super()._body(inputs) if self.record.in_attention else {}
 
     def _carried(self, inputs: AdapterInputs) -> CarriedGroup | None:
         """What reaches the UNet by a hook: a ControlNet's inputs, or body features for the down blocks."""
-        if inputs.skeleton is None or self.record.body in ("skeleton", "map"):
+        if inputs.skeleton is None or self.record.in_attention:
             return None
         rows = len(inputs.skeleton)
         strength = inputs.pose_strength
         strength = inputs.skeleton.new_ones(rows) if strength is None else strength
         if self.down_residuals is not None:
             return self.down_residuals(self.body_net(inputs.skeleton, inputs.appearance), strength)
-        if self.record.body == "map control":
+        if self.record.sees_map:
             return ControlGroup.of(inputs.skeleton, strength, appearance=inputs.appearance)
         return ControlGroup.of(inputs.skeleton, strength, tokens=self._heard(inputs))
 

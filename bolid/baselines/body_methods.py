@@ -47,6 +47,21 @@ class BodyMethod:
     ortho: Ortho = "off"
 
     @property
+    def sees_map(self) -> bool:
+        """Whether the appearance map is given to it."""
+        return self.body not in ("skeleton", "identity net")
+
+    @property
+    def has_control(self) -> bool:
+        """Whether a ControlNet is its way in for the body."""
+        return self.body in ("identity net", "map control")
+
+    @property
+    def in_attention(self) -> bool:
+        """Whether its body features are added in the cross-attentions (Eq. 6)."""
+        return self.body in ("skeleton", "map")
+
+    @property
     def command(self) -> str:
         """How it is trained; the seed and the folder are still to be said."""
         config = CONFIGS.get(self.name, "baseline-bolid" if self.losses == EQ1 else "baseline-ip-adapter")

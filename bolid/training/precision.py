@@ -41,7 +41,7 @@ def resolved(asked: Precision, device: torch.device | str) -> Literal["no", "bf1
 
 
 def fast(device: torch.device, allowed: bool = True) -> torch.autocast:
-    """Autocast to bfloat16 where that is native and `allowed`; else a context that changes nothing."""
+    """Autocast to bfloat16 where that is native and `allowed`; else none, whatever the caller's is."""
     return torch.autocast(device.type, torch.bfloat16, enabled=allowed and has_bfloat16(device))
 
 
