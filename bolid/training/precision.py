@@ -1,7 +1,7 @@
 """Which float type a device should compute in.
 
-A processor without bfloat16 instructions emulates them: measured on one with AVX2, a matrix product takes nine
-times as long as in float32 (docs/LOG.md). So bfloat16 is taken where it is native and float32 elsewhere.
+A processor without bfloat16 instructions emulates them: on one with AVX2 a matrix product takes nine times as
+long as in float32 (docs/LOG.md). So bfloat16 is taken where it is native and float32 elsewhere.
 """
 
 from __future__ import annotations
