@@ -2,6 +2,9 @@
 
 import dataclasses
 import shlex
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -153,6 +156,32 @@ def test_stopped_features_go_on_with_the_first_missing_shard(tmp_path, base, mon
     fewer = Counted(avatar_data(tmp_path), "train", 8)
     FeatureRows(fewer, base, tmp_path, CPU, estimate=True)
     assert fewer.read_rows == 0  # full shards are shared by sets of other sizes
+
+
+def test_of_two_runs_one_computes_the_features_and_the_other_waits(tmp_path, base, capsys):
+    first, second = (Counted(avatar_data(tmp_path), "train", 10) for _ in range(2))
+    inside, proceed = threading.Event(), threading.Event()
+
+    class Slow(Counted):
+        def read(self, indices):
+            inside.set()
+            assert proceed.wait(60)
+            return first.read(indices)
+
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(
+            FeatureRows, Slow(avatar_data(tmp_path), "train", 10), base, tmp_path, CPU, estimate=True
+        )
+        assert inside.wait(60)
+        other = pool.submit(FeatureRows, second, base, tmp_path, CPU, estimate=True)
+        time.sleep(2)
+        assert not other.done()
+        proceed.set()
+        chosen = np.arange(10)
+        for name, value in slow.result(60).batch(chosen).items():
+            torch.testing.assert_close(other.result(60).batch(chosen)[name], value, rtol=0, atol=0)
+    assert (first.read_rows, second.read_rows) == (10, 0)
+    assert "waiting for it" in capsys.readouterr().err
 
 
 def test_a_changed_map_finds_no_old_features(tmp_path):

@@ -1,7 +1,8 @@
 """Features of training rows on disk: computed once, shard by shard, read without loading all of them.
 
 A folder per set of rows, networks and code: `features-KEY/00012-512.safetensors` holds SHARD rows. A shard is
-written whole or not at all, so a run that is stopped goes on with the first one that is missing.
+written whole or not at all, so a run that is stopped goes on with the first one that is missing; of runs that
+want the same features at a time one computes them and the others wait for it.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
@@ -109,7 +113,8 @@ class FeatureRows:
             self.folder / f"{start // SHARD:05d}-{min(SHARD, len(rows) - start)}.safetensors"
             for start in range(0, len(rows), SHARD)
         ]
-        _fill(self._files, rows, base.to(device), device, augmentation, estimate)
+        with _alone(self.folder):
+            _fill(self._files, rows, base.to(device), device, augmentation, estimate)
         self._shards: list[Any] = [safe_open(file, "np") for file in self._files]
         self._names = sorted(self._shards[0].keys())
         self._held: dict[str, np.ndarray] | None = None
@@ -133,6 +138,21 @@ class FeatureRows:
             )
             for name in self._names
         }
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits until no other run is inside with the same folder, and says so; a run that dies lets go."""
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        tqdm.write(f"features: another run computes them in {folder}, waiting for it", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _fill(
