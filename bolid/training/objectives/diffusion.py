@@ -49,8 +49,10 @@ from bolid.training.objectives.lightning_losses import (
 from bolid.training.objectives.loss_networks import load_loss_networks
 from bolid.training.objectives.mini_unet import UNetOptions, mini_scheduler, mini_unet
 
-FREE_STEPS, FREE_GUIDANCE = 20, 3.0
-"""Of an exported pipeline's call, where a row is not trained for few-step sampling."""
+STEPS = 20
+"""Of an exported pipeline's call, where rows are not trained for few-step sampling."""
+FREE_STEPS, FREE_GUIDANCE = 10, 3.0
+"""Of its call without a pose, where the others are: 20 steps kept no more of the person (docs/LOG.md)."""
 
 
 @dataclass(frozen=True)
@@ -295,11 +297,13 @@ class DiffusionObjective(LatentObjective):
         o = self.options
         defaults: dict[str, Any] | None = None
         if o.base is None:
-            defaults = {"default_steps": FREE_STEPS, "default_guidance_scale": o.grid_guidance}
+            defaults = {"default_steps": STEPS, "default_guidance_scale": o.grid_guidance}
             if o.few_step.share:
-                free = {f"{name}_unposed": value for name, value in defaults.items()}
-                free["default_guidance_scale_unposed"] = FREE_GUIDANCE
-                defaults |= {"default_steps": o.few_step.steps, **free}
+                defaults |= {
+                    "default_steps": o.few_step.steps,
+                    "default_steps_unposed": FREE_STEPS,
+                    "default_guidance_scale_unposed": FREE_GUIDANCE,
+                }
         complete_pipeline(folder, self.base, self.scheduler, defaults)
 
 
