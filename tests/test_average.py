@@ -48,6 +48,14 @@ def test_the_mean_opens_as_a_pipeline_and_lies_between(trainings: list[Path], tm
             assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+def test_weights_say_how_much_each_counts(trainings: list[Path], tmp_path: Path) -> None:
+    weights = ["--weights", "6", "3", "1"]
+    assert main([*map(str, trainings), *weights, "--output", str(tmp_path / "mean")]) == 0
+    first = load_file(trainings[0] / UNET)
+    for name, value in load_file(tmp_path / "mean" / UNET).items():
+        torch.testing.assert_close(value, first[name] + 0.3 * 0.3 - 0.1 * 0.6)
+
+
 def test_what_has_no_mean_is_refused_and_leaves_nothing(
     trainings: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,6 +68,10 @@ def test_what_has_no_mean_is_refused_and_leaves_nothing(
     a, b, c = trainings
     assert "nothing to average" in refused(a)
     assert "holds no pipeline" in refused(a, tmp_path)
+    for weights in ("1", "1 0"):
+        call = [str(a), str(b), "--output", str(tmp_path / "mean"), "--weights", *weights.split()]
+        assert main(call) == 2
+        assert "above 0 for each" in capsys.readouterr().err
     assert main([str(a), str(b), "--output", str(c)]) == 2
     assert "exists" in capsys.readouterr().err
     encoder = next((b / "text_encoder").glob("*.safetensors")).relative_to(b)

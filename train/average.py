@@ -1,10 +1,10 @@
 """The mean of several trainings' weights, one pipeline made of many.
 
-    python train/average.py models/bolid-mini runs/a/export runs/b/export --output runs/mean
+    python train/average.py models/bolid-mini runs/a/export runs/b/export --weights 4 1 1 --output runs/mean
 
 Trainings that began with the same weights and went on with other losses, data or seeds lie in one basin: the
-mean of their weights is better than each of them, and costs nothing when a picture is drawn (model soups,
-Wortsman et al. 2022). So two cores train better apart than together, where no gradients have to meet.
+mean of their weights can be better than each of them, and costs nothing when a picture is drawn (model soups,
+Wortsman et al. 2022). Look at its pictures: of a sharp and a blurred training the mean is blurred.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from torch import Tensor
 TRAINED = ("unet", "adapter")  # sub-folders whose weights are averaged; all others have to be the same
 
 
-def mean(folders: Sequence[Path], name: Path) -> dict[str, Tensor]:
+def mean(folders: Sequence[Path], shares: Sequence[float], name: Path) -> dict[str, Tensor]:
     """The mean of one weight file of all folders, summed in float64, in the first one's float types.
+
+    shares: of each folder, with sum 1.
 
     Raises ValueError where weights have other names or shapes than the first folder's.
     """
     first = load_file(folders[0] / name)
-    sums = {key: value.double() for key, value in first.items()}
-    for folder in folders[1:]:
+    sums = {key: shares[0] * value.double() for key, value in first.items()}
+    for folder, share in zip(folders[1:], shares[1:], strict=True):
         other = load_file(folder / name)
         wrong = sorted(first.keys() ^ other.keys())
         wrong += [key for key in first.keys() & other.keys() if first[key].shape != other[key].shape]
@@ -39,19 +41,26 @@ def mean(folders: Sequence[Path], name: Path) -> dict[str, Tensor]:
                 f"differ, for example {wrong[0]!r}. Give trainings that began with the same weights."
             )
         for key, value in other.items():
-            sums[key] += value
-    return {key: (value / len(folders)).to(first[key].dtype) for key, value in sums.items()}
+            sums[key] += share * value.double()
+    return {key: value.to(first[key].dtype) for key, value in sums.items()}
 
 
-def average(folders: Sequence[Path], output: Path) -> None:
+def average(folders: Sequence[Path], output: Path, weights: Sequence[float] | None = None) -> None:
     """Write the mean of pipelines to `output`, a new folder; all but `TRAINED` is the first one's.
+
+    Args:
+        weights: how much each folder counts, above 0; None: all alike.
 
     Raises:
         ValueError: fewer than two folders, one without a pipeline, one whose frozen networks are others or
-            whose trained ones are of another architecture, or an output that exists.
+            whose trained ones are of another architecture, weights that do not fit, or an output that exists.
     """
     if len(folders) < 2:
         raise ValueError("there is nothing to average: give two or more pipeline folders.")
+    weights = [1.0] * len(folders) if weights is None else weights
+    if len(weights) != len(folders) or min(weights) <= 0:
+        raise ValueError(f"--weights {' '.join(map(str, weights))}: give one above 0 for each folder.")
+    shares = [weight / sum(weights) for weight in weights]
     if output.exists():
         raise ValueError(f"{output} exists: choose another --output, or remove it.")
     for folder in folders:
@@ -72,7 +81,7 @@ def average(folders: Sequence[Path], output: Path) -> None:
                         "other encoders, and their mean reads none. Give trainings on the same components."
                     )
             if name.parts[0] in TRAINED:
-                save_file(mean(folders, name), partial / name, metadata={"format": "pt"})
+                save_file(mean(folders, shares, name), partial / name, metadata={"format": "pt"})
         partial.rename(output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -90,10 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", nargs="+", type=Path, help="pipelines; the first gives all but the mean")
+    parser.add_argument("--weights", nargs="+", type=float, help="how much each counts (default: all alike)")
     parser.add_argument("--output", required=True, type=Path, help="folder of the mean, a pipeline")
     options = parser.parse_args(arguments)
     try:
-        average(options.folders, options.output)
+        average(options.folders, options.output, options.weights)
     except (ValueError, OSError) as error:
         print(f"train/average.py: {error}", file=sys.stderr)
         return 2
