@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
@@ -143,6 +142,8 @@ class FeatureRows:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Waits until no other run is inside with the same folder, and says so; a run that dies lets go."""
+    from filelock import FileLock, Timeout
+
     lock = FileLock(folder / "lock")
     try:
         lock.acquire(timeout=1)
