@@ -68,7 +68,7 @@ def test_what_has_no_mean_is_refused_and_leaves_nothing(
     a, b, c = trainings
     assert "nothing to average" in refused(a)
     assert "holds no pipeline" in refused(a, tmp_path)
-    for weights in ("1", "1 0"):
+    for weights in ("1", "1 0", "1 nan"):
         call = [str(a), str(b), "--output", str(tmp_path / "mean"), "--weights", *weights.split()]
         assert main(call) == 2
         assert "above 0 for each" in capsys.readouterr().err

@@ -10,6 +10,7 @@ Wortsman et al. 2022). Look at its pictures: of a sharp and a blurred training t
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from bolid.training.state import differing
 
 TRAINED = ("unet", "adapter")  # sub-folders whose weights are averaged; all others have to be the same
 
@@ -33,9 +36,7 @@ def mean(folders: Sequence[Path], shares: Sequence[float], name: Path) -> dict[s
     sums = {key: shares[0] * value.double() for key, value in first.items()}
     for folder, share in zip(folders[1:], shares[1:], strict=True):
         other = load_file(folder / name)
-        wrong = sorted(first.keys() ^ other.keys())
-        wrong += [key for key in first.keys() & other.keys() if first[key].shape != other[key].shape]
-        if wrong:
+        if wrong := differing(first, other):
             raise ValueError(
                 f"{folder / name} is of another architecture than {folders[0] / name}: {len(wrong)} weights "
                 f"differ, for example {wrong[0]!r}. Give trainings that began with the same weights."
@@ -58,7 +59,7 @@ def average(folders: Sequence[Path], output: Path, weights: Sequence[float] | No
     if len(folders) < 2:
         raise ValueError("there is nothing to average: give two or more pipeline folders.")
     weights = [1.0] * len(folders) if weights is None else weights
-    if len(weights) != len(folders) or min(weights) <= 0:
+    if len(weights) != len(folders) or not all(0 < each < math.inf for each in weights):
         raise ValueError(f"--weights {' '.join(map(str, weights))}: give one above 0 for each folder.")
     shares = [weight / sum(weights) for weight in weights]
     if output.exists():

@@ -114,10 +114,14 @@ class Run:
         self.ema.to(self.accelerator.device)
 
 
+def differing(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:
+    """Names of the weights that only one of two networks has, or that have another shape in the other."""
+    both = one.keys() & other.keys()
+    return sorted((one.keys() ^ other.keys()) | {n for n in both if one[n].shape != other[n].shape})
+
+
 def _check_names(there: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
-    wrong = sorted(there.keys() ^ saved.keys())
-    wrong += [n for n in there.keys() & saved.keys() if there[n].shape != saved[n].shape]
-    if wrong:
+    if wrong := differing(there, saved):
         raise ValueError(
             f"the checkpoint is of another architecture: {len(wrong)} weights differ, for example "
             f"{wrong[0]!r}. "
