@@ -7,10 +7,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_training_sources import data as small_data
 from test_training_sources import save_parquet
 from tiny_pipelines import make_mini, make_xl
@@ -22,6 +24,8 @@ from bolid.training.bases import FrozenBase, open_base
 from bolid.training.config import DataConfig, TrainConfig, build, load_config
 from bolid.training.draws import step_draws
 from bolid.training.feature_store import CODE, PACKAGE, FeatureRows, code_fingerprint
+from bolid.training.objectives.critic import Critic
+from bolid.training.objectives.critic_stage import CriticOptions
 from bolid.training.objectives.diffusion import DiffusionOptions
 from bolid.training.objectives.distillation import DistillationOptions
 from bolid.training.person_rows import StepRows, person_rows
@@ -29,6 +33,7 @@ from bolid.training.stages import STAGES, build_stage
 
 CONFIGS = sorted((Path(__file__).parents[1] / "train" / "configs").glob("*.yaml"))
 CPU = torch.device("cpu")
+SCHEMAS = {"diffusion": DiffusionOptions, "distill": DistillationOptions, "critic": CriticOptions}
 
 
 def commands(config: Path) -> list[list[str]]:
@@ -51,8 +56,7 @@ def test_shipped_configs_and_their_commands_load(file):
     for overrides in [[], *commands(file)]:
         config = load_config(file, overrides)
         assert config.stage in STAGES
-        if config.stage in ("diffusion", "distill"):
-            schema = DistillationOptions if config.stage == "distill" else DiffusionOptions
+        if schema := SCHEMAS.get(config.stage):
             build(schema, config.objective, "objective")
             assert config.data.height % 8 == config.data.width % 8 == 0
 
@@ -72,31 +76,76 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_parquet(rows, folder / "rows")
 
 
+def tiny(base: Path, source: Path, output: Path) -> dict[str, Any]:
+    """Values of a config for two steps on a tiny base."""
+    return {
+        "objective.base": base,
+        "data.source": source,
+        "data.cache_dir": output.parent / "cache",
+        "data.height": 64,
+        "data.width": 48,
+        "data.validation_size": 2,
+        "output_dir": output,
+        "max_train_steps": 2,
+        "train_batch_size": 2,
+        "validation_steps": 0,
+        "mixed_precision": "no",
+        "lr_warmup_steps": 0,
+    }
+
+
+def run_config(file: Path, values: dict[str, Any]) -> Path:
+    """Train by a config with other values; the export."""
+    from bolid.training.loop import make_accelerator, train
+
+    config = load_config(file, [f"{key}={value}" for key, value in values.items()])
+    accelerator = make_accelerator(config)
+    exported = train(config, *build_stage(config), accelerator)
+    assert exported is not None
+    return exported
+
+
+def test_a_critic_is_taught_alone_and_goes_on_beside_the_model(tmp_path: Path, source: Path) -> None:
+    configs = Path(__file__).parents[1] / "train" / "configs"
+    make_mini().save_pretrained(tmp_path / "base")
+    values = tiny(tmp_path / "base", source, tmp_path / "critic") | {"data.train_size": 4}
+    exported = run_config(configs / "mini-critic.yaml", values)
+    assert {each.name for each in exported.iterdir()} == {"critic"}
+    values |= {
+        "output_dir": tmp_path / "adapter",
+        "objective.adapter": tmp_path / "base",
+        "objective.critic": exported,
+        "objective.weights.picture": 0,
+        "objective.grid_steps": 1,
+    }
+    further = run_config(configs / "mini-adapter.yaml", values)
+    assert "critic" not in {each.name for each in further.iterdir()}
+    first, second = (
+        load_file(folder / "critic" / "diffusion_pytorch_model.safetensors")
+        for folder in (exported, tmp_path / "adapter")
+    )
+    far = [float((first[name].float() - second[name].float()).norm()) for name in first]
+    new = Critic.from_pretrained(exported / "critic")
+    for module in new.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.reset_parameters()
+    other = [float((first[name].float() - value).norm()) for name, value in new.state_dict().items()]
+    assert 0 < sum(far) < 0.5 * sum(other)  # it went on from there
+
+
 @pytest.mark.parametrize(("name", "make"), [("sd15", make_mini), ("sdxl", make_xl), ("photos-20", make_mini)])
 def test_a_config_runs_two_steps_on_a_tiny_base(tmp_path, source, name, make):
     from bolid.training.loop import make_accelerator, train
 
     make().save_pretrained(tmp_path / "base")
     file = Path(__file__).parents[1] / "train" / "configs" / f"{name}.yaml"
-    values = {
-        "objective.base": tmp_path / "base",
+    values = tiny(tmp_path / "base", source, tmp_path / "out") | {
         "objective.image_encoder": tmp_path / "base" / "image_encoder",
         "objective.token_dim": 64 if make is make_xl else 32,
         "objective.body_channels": "[8, 8]",
         "objective.body_blocks": "[1]",
         "objective.adapter": "none" if name != "photos-20" else tmp_path / "base",
         "objective.grid_steps": 1,
-        "data.source": source,
-        "data.cache_dir": tmp_path / "cache",
-        "data.height": 64,
-        "data.width": 48,
-        "data.validation_size": 2,
-        "output_dir": tmp_path / "out",
-        "max_train_steps": 2,
-        "train_batch_size": 2,
-        "validation_steps": 0,
-        "mixed_precision": "no",
-        "lr_warmup_steps": 0,
     }
     config = load_config(file, [f"{key}={value}" for key, value in values.items()])
     if name != "photos-20":

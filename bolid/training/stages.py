@@ -27,7 +27,7 @@ def _require_avatars(config: TrainConfig) -> None:
     if config.data.source != AVATARS:
         raise ValueError(
             f"stage {config.stage!r} is trained on avatars only; data.source={config.data.source!r} is for "
-            "the stages diffusion and distill."
+            "the stages diffusion, distill and critic."
         )
 
 
@@ -106,14 +106,20 @@ def _clip(config: TrainConfig) -> Built:
 
 def _diffusion(config: TrainConfig) -> Built:
     from bolid.training.bases import open_base
+    from bolid.training.objectives.critic_stage import CriticObjective, CriticOptions
     from bolid.training.objectives.diffusion import DiffusionObjective, DiffusionOptions
     from bolid.training.objectives.distillation import DistillationObjective, DistillationOptions
 
-    distil = config.stage == "distill"
-    options: Any = build(DistillationOptions if distil else DiffusionOptions, config.objective, "objective")
+    kinds: dict[str, tuple[Any, type]] = {
+        "diffusion": (DiffusionObjective, DiffusionOptions),
+        "distill": (DistillationObjective, DistillationOptions),
+        "critic": (CriticObjective, CriticOptions),
+    }
+    make, schema = kinds[config.stage]
+    options: Any = build(schema, config.objective, "objective")
     base = open_base(options.base or options.components, image_encoder=options.image_encoder)
     torch.manual_seed(config.seed)
-    objective = DistillationObjective(options, base) if distil else DiffusionObjective(options, base)
+    objective = make(options, base)
     base.look = objective.adapter.look
     train, held_out = person_rows(config, base)
     return objective, train, held_out
@@ -127,6 +133,7 @@ STAGES: dict[str, Callable[[TrainConfig], Built]] = {
     "appearance_evaluator": _appearance_evaluator,
     "diffusion": _diffusion,
     "distill": _diffusion,
+    "critic": _diffusion,
 }
 
 

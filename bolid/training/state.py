@@ -22,7 +22,8 @@ class Objective(Protocol):
     minimised. Losses beside "loss" are figures to log: only what goes into "loss" may keep a graph of weights
     that "loss" does not reach (DDP waits for the gradient of every weight it can see from the result).
 
-    An objective may also have `prepare(batch) -> batch` (work on the CPU that needs no weights and no random
+    An objective may also have `companions` (like `models`, left beside the export for later runs, no part of
+    it), `prepare(batch) -> batch` (work on the CPU that needs no weights and no random
     numbers, done a step ahead in the background), `picture(batch)`, `finish(rows)` and `complete(folder)`.
     """
 

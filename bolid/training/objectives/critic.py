@@ -3,40 +3,85 @@ for one of the sharp ones.
 
 What lightning distillations do (SDXL-Lightning, arXiv 2402.13929; LADD, arXiv 2403.12015): the critic looks
 at latents, so nothing is decoded, and knows the conditions that decide a picture, here the skeleton and the
-appearance map. It lives in training only.
+appearance map. It lives in training only, and a run leaves it beside its export, for another that goes on:
+with a new critic the other losses blur what was sharp until it has learnt (docs/LOG.md). The stage `critic`
+(critic_stage.py) teaches one ahead.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from bolid.adapter import AdapterInputs, BoLIDAdapter
 
-WIDTHS = (64, 96, 128)  # at the latents' size, its half and its quarter
-GAIN = 8.0  # of the verdicts: the critic learns at the model's rate, which is a rate for fine-tuning
 SHAKE = 0.1  # deviation of the noise under which a verdict must not change, in those of the latents
 SHAKE_WEIGHT = 0.3  # of the squared change over SHAKE
 
 
-class Critic(nn.Module):
-    """L_critic and L_adversarial of one batch."""
+class Critic(ModelMixin, ConfigMixin):
+    """L_critic and L_adversarial of one batch.
 
-    def __init__(self, adapter: BoLIDAdapter) -> None:
+    Args:
+        latent_channels: of the latents.
+        fold: pixels of a skeleton map to a latent pixel, each way.
+        widths: channels at the latents' size, its half, its quarter and so on.
+        gain: of the verdicts: the critic learns at the model's rate, which is a rate for fine-tuning.
+    """
+
+    config: Any  # made by ConfigMixin from the arguments
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(
+        self, latent_channels: int, fold: int, widths: tuple[int, ...] = (64, 96, 128), gain: float = 8.0
+    ) -> None:
         super().__init__()
+        self.gain, first = gain, widths[0]
+        self.skeleton_in = nn.Sequential(nn.PixelUnshuffle(fold), nn.Conv2d(3 * fold**2, first, 1))
+        self.latents_in = nn.Conv2d(2 * latent_channels + 1, first, 3, padding=1)
+        self.stages = nn.ModuleList(_Stage(width) for width in widths)
+        self.narrow = nn.ModuleList(nn.Conv2d(4 * a, b, 1) for a, b in pairwise(widths))
+        self.verdicts = nn.ModuleList(nn.Conv2d(width, 1, 1) for width in widths)
+
+    @classmethod
+    def for_adapter(cls, adapter: BoLIDAdapter) -> Self:
+        """A new one, for the latents and skeleton maps of this adapter."""
         config = adapter.body_net.config
-        self.fold = config.fold
-        first = WIDTHS[0]
-        self.skeleton_in = nn.Sequential(nn.PixelUnshuffle(self.fold), nn.Conv2d(3 * self.fold**2, first, 1))
-        self.latents_in = nn.Conv2d(2 * config.latent_channels + 1, first, 3, padding=1)
-        self.stages = nn.ModuleList(_Stage(width) for width in WIDTHS)
-        self.narrow = nn.ModuleList(nn.Conv2d(4 * a, b, 1) for a, b in pairwise(WIDTHS))
-        self.verdicts = nn.ModuleList(nn.Conv2d(width, 1, 1) for width in WIDTHS)
+        return cls(latent_channels=config.latent_channels, fold=config.fold)
+
+    @classmethod
+    def open(cls, folder: str, adapter: BoLIDAdapter) -> Self:
+        """The trained one in a folder or in its sub-folder `critic`, float32.
+
+        Raises ValueError when there is none, or it was made for other latents.
+        """
+        place = Path(folder) / "critic" if (Path(folder) / "critic").is_dir() else Path(folder)
+        config = place / "config.json"
+        if not config.is_file() or json.loads(config.read_text()).get("_class_name") != cls.__name__:
+            raise ValueError(
+                f"objective.critic={folder!r} holds no critic: give the output_dir of a run with "
+                "objective.weights.adversarial, or the export of stage=critic; without it a new one learns."
+            )
+        critic = cls.from_pretrained(place, torch_dtype=torch.float32)
+        made_for = (critic.config.latent_channels, critic.config.fold)
+        wanted = (adapter.body_net.config.latent_channels, adapter.body_net.config.fold)
+        if made_for != wanted:
+            raise ValueError(
+                f"{place} was made for latents and a fold of {made_for}, this base has {wanted}: "
+                "give one that was trained on this base, or leave objective.critic out for a new one."
+            )
+        return critic
 
     def forward(self, x0: Tensor, inputs: AdapterInputs) -> list[Tensor]:
         """Latents [B, C, h, w] -> verdicts [B, 1, h, w], also at half and quarter size; higher: truer."""
@@ -50,7 +95,7 @@ class Critic(nn.Module):
                 odd = (0, hidden.shape[-1] % 2, 0, hidden.shape[-2] % 2)
                 hidden = self.narrow[level - 1](F.pixel_unshuffle(F.pad(hidden, odd), 2))
             hidden = stage(hidden)
-            found.append(GAIN * verdict(F.silu(hidden)))
+            found.append(self.gain * verdict(F.silu(hidden)))
         return found
 
     def losses(self, x0: Tensor, truth: Tensor, inputs: AdapterInputs, noise: Tensor) -> dict[str, Tensor]:

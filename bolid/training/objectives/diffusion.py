@@ -78,6 +78,7 @@ class DiffusionOptions(LatentOptions, UNetOptions, AdapterOptions):
     picture_rows: int = 6  # of the global batch: whose x0 the losses `picture` and `perceptual` decode
     lightning: BranchOptions = field(default_factory=BranchOptions)  # of the losses on few-step pictures
     loss_networks: str | None = None  # folder with pose, text_image, appearance: see loss_networks.py
+    critic: str | None = None  # folder of a trained one, for weights.adversarial; None: a new one
 
 
 class DiffusionObjective(LatentObjective):
@@ -112,7 +113,8 @@ class DiffusionObjective(LatentObjective):
             require_zero_snr(scheduler)
         self.branch, self.few_step_unet = self._open_branch()
         self.draft = Draft(adapter) if options.weights.draft else None
-        self.critic = Critic(adapter) if options.weights.adversarial else None
+        self.critic = self._open_critic(adapter)
+        self.companions = {} if self.critic is None else {"critic": self.critic}
         self.perceiver: Any = None
         if options.weights.perceptual:
             self.perceiver = load_loss_networks(options.loss_networks, ["appearance"])["appearance"]
@@ -146,6 +148,15 @@ class DiffusionObjective(LatentObjective):
         lora = with_few_step_lora(self.unet, o.lightning.lora, o.lightning.lora_strength, self.base.is_xl)
         return branch, lora
 
+    def _open_critic(self, adapter: BoLIDAdapter) -> Critic | None:
+        """The critic of `weights.adversarial`; none where that is 0."""
+        folder = self.options.critic
+        if not self.options.weights.adversarial:
+            if folder is not None:
+                raise ValueError(f"objective.critic={folder!r} needs objective.weights.adversarial above 0.")
+            return None
+        return Critic.for_adapter(adapter) if folder is None else Critic.open(folder, adapter)
+
     def forward(self, batch: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         """batch: the columns of bolid.training.features.compute_features, as tensors, or raw rows.
 
@@ -169,8 +180,9 @@ class DiffusionObjective(LatentObjective):
     def reconstruction(
         self, batch: dict[str, Tensor], given: Given, draws: Draws
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """{"rec": L_rec, weighted by pixel and signal-to-noise ratio, "picture": of x0 decoded, if it has a
-        weight}, and the plain error as a figure; means over the global batch.
+        """{"rec": L_rec, weighted by pixel and signal-to-noise ratio; with a weight also "picture" and
+        "perceptual" of x0 decoded, "critic" and "adversarial"}, and the plain error as a figure; means over
+        the global batch.
         """
         latents = batch["latents"]
         noise = draws.normal("noise", *latents.shape[1:])

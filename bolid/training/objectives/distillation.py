@@ -12,7 +12,7 @@ lies in. As many segments as steps fit a deterministic sampler, whose every step
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -206,15 +206,14 @@ class DistillationObjective(LatentObjective):
         """
         batch = self.features(batch)
         o, noise = self.options, torch.randn_like(batch["latents"].float())
-        inputs = self.inputs(batch).without_image()
-        never = torch.zeros(len(noise), dtype=torch.bool, device=noise.device)
-        text = self.encode(batch, Given(inputs, batch["plain_ids"], never))
-        empty = self.encode(batch, Given(inputs, batch["plain_ids"], ~never))
-        conditions = self.adapter.conditions(inputs)
+        given = self.whole(batch)
+        text = self.encode(batch, given)
+        empty = self.encode(batch, replace(given, no_text=~given.no_text))
+        conditions = self.adapter.conditions(given.inputs)
         guidance = Guidance(
             o.lightning.guidance,
             empty.states,
-            self.adapter.conditions(inputs.negative()),
+            self.adapter.conditions(given.inputs.negative()),
             {"added_cond_kwargs": empty.added},
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,17 +136,24 @@ class LatentObjective(nn.Module):
         variant = torch.zeros(count, dtype=torch.int64, device=batch["latents"].device)
         return batch_inputs(self.adapter, batch, variant, self.base.fold)
 
+    def whole(self, batch: dict[str, Tensor]) -> Given:
+        """All conditions of the rows but the image prompt; the prompt does not tell the person."""
+        inputs = self.inputs(batch).without_image()
+        never = torch.zeros(len(batch["latents"]), dtype=torch.bool, device=batch["latents"].device)
+        return Given(inputs, batch["plain_ids"], never)
+
     @torch.no_grad()
     def evaluate(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """Held-out error of what the UNet predicts, with all conditions and with text alone."""
         batch = self.features(batch)
         latents, count = batch["latents"], len(batch["latents"])
         noise, steps = torch.randn_like(latents), torch.linspace(50, 999, count, device=latents.device).long()
-        inputs = self.inputs(batch).without_image()
-        never = torch.zeros(count, dtype=torch.bool, device=latents.device)
-        alone = Given(inputs.without_identity().without_pose(), batch["caption_ids"], never)
+        whole = self.whole(batch)
+        alone = replace(
+            whole, inputs=whole.inputs.without_identity().without_pose(), ids=batch["caption_ids"]
+        )
         figures = {}
-        for name, given in (("", Given(inputs, batch["plain_ids"], never)), ("_text_only", alone)):
+        for name, given in (("", whole), ("_text_only", alone)):
             pair = self.predict(latents, noise, steps, self.encode(batch, given), given.inputs)
             figures[self.error_name + name] = float(reconstruction_loss(*pair).mean())
         return figures
@@ -156,11 +163,10 @@ class LatentObjective(nn.Module):
         """A validation grid, uint8 [H, W, 3]; a column a row of the batch: map | skeleton | pose given |
         tokens only | truth."""
         batch = self.features(batch)
-        inputs = self.inputs(batch).without_image()
-        never = torch.zeros(len(batch["latents"]), dtype=torch.bool, device=batch["latents"].device)
-        text = self.encode(batch, Given(inputs, batch["plain_ids"], never))
-        empty = self.encode(batch, Given(inputs, batch["plain_ids"], ~never))
-        return sample_grid(self, batch, inputs, text, empty)
+        given = self.whole(batch)
+        text = self.encode(batch, given)
+        empty = self.encode(batch, replace(given, no_text=~given.no_text))
+        return sample_grid(self, batch, given.inputs, text, empty)
 
 
 def training_schedule(base: FrozenBase) -> DDIMScheduler:
