@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 
@@ -192,6 +193,17 @@ def test_pairs_tell_a_small_difference_that_the_spread_would_hide():
 def test_psnr_of_one_grey_level_is_48_db():
     a = np.full((1, 4, 4, 3), 100, np.uint8)
     assert metrics.psnr(a, a + 1) == pytest.approx([48.13], abs=0.01)
+
+
+def test_sharpness_is_the_truths_share_of_contrast_between_neighbours():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 256, (2, 12, 8, 3), np.uint8)
+    halved = (truth // 2).astype(np.uint8)
+    assert metrics.sharpness(truth, truth) == pytest.approx([1, 1])
+    assert metrics.sharpness(halved, truth) == pytest.approx([0.5, 0.5], abs=0.01)
+    blurred = np.stack([cv2.blur(picture, (3, 3)) for picture in truth])
+    assert (metrics.sharpness(blurred, truth) < 0.5).all()
+    assert np.isnan(metrics.sharpness(truth, np.zeros_like(truth))).all()
 
 
 def test_psnr_of_a_mask_counts_its_pixels_alone():

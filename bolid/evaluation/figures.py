@@ -31,6 +31,7 @@ def picture_figures(
     values["psnr"] = metrics.psnr(pictures, pairs.image)
     values["psnr_person"] = metrics.psnr(pictures, pairs.image, pairs.masks > 0)
     values["psnr_head"] = metrics.psnr(pictures, pairs.image, _boxes(pairs.masks == 1))
+    values["sharpness"] = metrics.sharpness(pictures, pairs.image)
     whole = metrics.appearance_error(pictures, pairs.image, (pairs.masks > 0).astype(np.uint8), labels=1)
     values["error_person"] = whole[:, 0]
     errors = metrics.appearance_error(pictures, pairs.image, pairs.masks)

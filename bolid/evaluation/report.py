@@ -27,6 +27,7 @@ COLUMNS: tuple[tuple[str, str, int], ...] = (
     ("body 1 of 16", "identified_by_body", 3),
     ("ID_sim-mini", "id_similarity_mini", 3),
     ("PSNR", "psnr", 1),
+    ("sharpness", "sharpness", 3),
 )
 SWEEP_COLUMNS: tuple[tuple[str, str, int], ...] = (
     ("PCK@0.1", "pck", 3),
