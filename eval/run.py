@@ -84,6 +84,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--pairs", type=int, help=f"held-out pairs (default {PAIRS[0]})")
     parser.add_argument("--sweep-pairs", type=int, help=f"of them in the sweeps (default {PAIRS[1]})")
+    parser.add_argument("--split", default="test", help="of the avatars, or of --dataset")
     parser.add_argument("--steps", type=int, help="denoising steps (default: the model's own)")
     parser.add_argument("--guidance", type=float, help="guidance scale (default: the model's own)")
     parser.add_argument("--id-strength", type=float, help="default: the pipeline's own")
@@ -120,7 +121,6 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
         "folders of pictures drawn elsewhere",
     )  # fmt: skip
     group.add_argument("--dataset", default=default.dataset, help="avatars, or what data.source may be")
-    group.add_argument("--split", default=default.split, help="of the dataset")
     group.add_argument("--samples", type=int, default=default.samples, help="pictures of a row in all")
     group.add_argument("--seeds", type=int, default=default.seeds, help="sampling seeds of each training")
     group.add_argument("--steps-unposed", type=int, help="of rows without a pose (default: as --steps)")
@@ -184,7 +184,8 @@ def load_pipeline(options: argparse.Namespace) -> Any:
 
 def draw_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Everything that a kept picture depends on."""
-    names = ("steps", "guidance", "id_strength", "seed", "batch_size", "dtype", "pairs", "sweep_pairs")
+    names = ("steps", "guidance", "id_strength", "seed", "batch_size", "dtype", "split", "pairs",
+             "sweep_pairs")  # fmt: skip
     kept = {name: getattr(options, name) for name in names}
     return kept | {"model": weights_hash(options.model), "avatars": pairs_fingerprint()}
 
@@ -281,7 +282,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = draw_settings(options)
         claim(output, settings)
         height, width = pipe.picture_size
-        pairs = held_out_pairs(options.pairs, height, width, options.processes)
+        pairs = held_out_pairs(options.pairs, height, width, options.processes, split=options.split)
         summary, generated = measure(pipe, pairs, evaluators, options)
         refused = sum(
             identity is None for identity in identities(pipe, pairs.reference[: options.batch_size])
@@ -301,13 +302,14 @@ def main(arguments: list[str] | None = None) -> int:
 def write(output: Path, summary: dict[str, Any], signed: dict[str, Any]) -> None:
     """results.json and results.md."""
     (output / "results.json").write_text(json.dumps(signed | summary, indent=1))
+    settings = signed["settings"]
     heading = [
-        f"# {signed['suite']}: {signed['settings']['pairs']} held-out pairs",
+        f"# {signed['suite']}: {settings['pairs']} held-out pairs of the split {settings['split']}",
         "",
         f"`{signed['command']}`",
         "",
-        f"Weights {signed['settings']['model']}, mini evaluators {signed['evaluators']['weights']}, seed "
-        f"{signed['settings']['seed']}, torch {signed['versions']['torch']}; mean [95 % bootstrap interval]. "
+        f"Weights {settings['model']}, mini evaluators {signed['evaluators']['weights']}, seed "
+        f"{settings['seed']}, torch {signed['versions']['torch']}; mean [95 % bootstrap interval]. "
         "Key-points, attributes, scene and identification are read by the mini networks too.",
     ]  # fmt: skip
     (output / "results.md").write_text(report(summary, heading))

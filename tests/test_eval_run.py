@@ -14,6 +14,7 @@ from tiny_pipelines import HEIGHT, WIDTH, make_mini
 
 from bolid.avatars.identity import ATTRIBUTES
 from bolid.evaluation.calls import Call, DrawOptions
+from bolid.evaluation.dataset import open_pairs
 from bolid.evaluation.drawing import DRAWERS, draw_row
 from bolid.evaluation.pairs import Pairs, held_out_pairs
 from bolid.evaluation.report import fill, save_jpeg
@@ -59,6 +60,21 @@ def arguments(folders: tuple[Path, Path], output: Path, *more: str) -> list[str]
         "1",
         *more,
     ]
+
+
+def test_the_split_is_the_one_asked_for(
+    folders: tuple[Path, Path], pairs: Pairs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = open_script("eval/run")
+    chosen = open_pairs("avatars", "validation", PAIRS, (HEIGHT, WIDTH), 1, tmp_path / "cache")
+    assert not (chosen.image == pairs.image).all((1, 2, 3)).any()
+    more = ("--rows", "truth", "--split", "validation")
+    assert run.main(arguments(folders, tmp_path / "q", *more)) == 0
+    assert "of the split validation" in (tmp_path / "q" / "results.md").read_text()
+    kept = np.load(next((tmp_path / "q" / "pictures" / "truth").glob("*.npy")))
+    assert (kept == chosen.image).all()
+    assert run.main(arguments(folders, tmp_path / "no", "--split", "exam")) == 2
+    assert "train, validation, test" in capsys.readouterr().err
 
 
 def test_a_suite_writes_its_results_and_goes_on_where_it_was(folders: tuple[Path, Path], tmp_path: Path):

@@ -1,12 +1,13 @@
-"""The pairs of a comparison: the avatars' test split, or the rows of a dataset of photographs."""
+"""The pairs of a comparison: a split of the avatars, or the rows of a dataset of photographs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from bolid.avatars.world import Split
 from bolid.evaluation.pairs import Pairs, held_out_pairs, pairs_fingerprint
 
 AVATARS = "avatars"
@@ -25,7 +26,7 @@ def open_pairs(
         ValueError: no such dataset, a column is missing, or a row cannot be read.
     """
     if dataset == AVATARS:
-        return held_out_pairs(count, *size, processes, cache_dir)
+        return held_out_pairs(count, *size, processes, cache_dir, cast(Split, split))
     rows = _table(dataset, split, size, cache_dir)
     count = min(count, len(rows))
     columns = rows.read(np.arange(count))

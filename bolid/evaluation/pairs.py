@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bolid.avatars.dataset import render_arrays, source_fingerprint
+from bolid.avatars.world import Split
 from bolid.evaluation import probes
 
 
@@ -71,13 +72,18 @@ class Pairs:
 
 
 def held_out_pairs(
-    count: int, height: int, width: int, processes: int = 2, cache_dir: str | Path | None = None
+    count: int,
+    height: int,
+    width: int,
+    processes: int = 2,
+    cache_dir: str | Path | None = None,
+    split: Split = "test",
 ) -> Pairs:
-    """The first `count` pairs of the test split, always the same ones.
+    """The first `count` pairs of a split, always the same ones.
 
-    `cache_dir` keeps the rendered rows.  Raises ValueError for a count below 1.
+    `cache_dir` keeps the rendered rows. Raises ValueError for a count below 1 or an unknown split.
     """
-    arrays = render_arrays("test", 0, count, processes, height, width, cache_dir=cache_dir)
+    arrays = render_arrays(split, 0, count, processes, height, width, cache_dir=cache_dir)
     names = [field.name for field in fields(Pairs) if field.name != "prompt"]
     return Pairs(**{n: arrays[n] for n in names}, prompt=tuple(arrays["caption_without_identity"]))
 
