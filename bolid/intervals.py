@@ -58,8 +58,8 @@ def compare(a: np.ndarray, b: np.ndarray, level: float = 0.95, rounds: int = 200
     """Paired test of mean a - mean b; a [T, P] and b [T', P], column i of both the same pair.
 
     The trainings of the two are independent and drawn apart; pairs are drawn together. Pairs that one of the
-    two never measured are left out. p = twice the smaller share of bootstrap differences beyond 0 (at least
-    1 / (rounds + 1)).
+    two never measured are left out. p = twice the smaller share of bootstrap differences beyond 0, at least
+    2 / (rounds + 1): with several tests under Holm, `rounds` has to be large enough for any to be small.
 
     Raises:
         ValueError: the two have other numbers of pairs.

@@ -112,6 +112,9 @@ def test_every_rival_is_tested_with_holm_over_all(pairs: Pairs) -> None:
     found = paired_tests(comparison(pairs, LEVELS))
     assert len(found) == (len(LEVELS) - 1) * 4
     assert all(test["p_holm"] >= test["p"] for test in found)
+    clear = [test for test in found if test["difference"]["low"] > 0.1]
+    assert clear
+    assert all(test["p_holm"] < 0.01 for test in clear)  # a whole table of tests leaves room for it
     assert all(test["trainings"] == (TRAININGS, TRAININGS) for test in found)
 
 
