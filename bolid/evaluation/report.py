@@ -135,8 +135,9 @@ def card_figures(results: dict[str, Any]) -> str:
         lines.append(f"| {TITLES.get(row, row)} | " + " | ".join(cells) + " |")
     settings, machine = results["settings"], results["machine"]
     note = (
-        f"{settings['pairs']} held-out pairs, seed {settings['seed']}, weights {settings['model']}, "
-        f"evaluators {results['evaluators']['weights']}, {machine['cores']} CPU cores; "
+        f"{settings['pairs']} held-out pairs of the split {settings['split']}, seed {settings['seed']}, "
+        f"weights {settings['model']}, evaluators {results['evaluators']['weights']}, "
+        f"{machine['cores']} CPU cores; "
         f"`{results['command']}`. RGB: mean distance (0 to 442) inside the truth's part. The other "
         "figures are read by the mini evaluators. The pose asked for is the truth's exact key-points, the "
         "person comes from the reference's pixels. Intervals, and figures by pose and view: "

@@ -95,7 +95,8 @@ def notes(results: Results) -> list[str]:
     if settings["steps_unposed"]:
         steps = f"{steps} ({settings['steps_unposed']} without a pose)"
     text = [
-        f"Dataset {settings['dataset']}, {settings['pairs']} pairs, {settings['seeds']} sampling seeds a "
+        f"Dataset {settings['dataset']}, split {settings['split']}, {settings['pairs']} pairs, "
+        f"{settings['seeds']} sampling seeds a "
         f"training, seed {settings['seed']}, {steps} steps; {machine['cores']} cores, "
         f"{machine['processor']}. "
         "Mean [95 % interval over training seeds and pairs; over pairs alone where there is one training]."
