@@ -159,6 +159,21 @@ def test_stop_is_the_last_word_on_a_slow_machine(page: Any, monkeypatch: pytest.
     assert page.locator("#live .error").count() == 0
 
 
+def test_stop_after_the_end_lets_the_last_news_come(page: Any) -> None:
+    """On a slow line, where the pictures are all drawn when the page shows the first step."""
+    upload(page)
+    page.evaluate(SLOW_STREAM)
+    generate(page, 2, 2)
+    page.get_by_text("of 2, step").first.wait_for()
+    page.wait_for_timeout(1000)
+    page.locator("#stop").click()
+    page.wait_for_timeout(500)
+    assert page.get_by_text("Stopped.").count() == 0
+    assert page.locator("#generate").is_disabled()  # until all has come
+    results(page, 2)
+    assert page.locator("#results .thumbnail-item").count() == 2
+
+
 def test_without_a_reference_nobody_is_drawn(page: Any) -> None:
     page.locator("#generate").click()
     page.get_by_text("There is no reference picture").first.wait_for()

@@ -22,7 +22,7 @@ from bolid.space.provenance import marked
 from bolid.space.settings import MAX_SEED, Settings, checked
 from bolid.space.stops import Stops
 from bolid.space.studio import Drawn, Job, Progress
-from bolid.space.texts import STOPPED
+from bolid.space.texts import STOPPED, WAITING
 from bolid.space.zero import on_gpu
 
 VARIANTS = 4  # pictures of "vary this" and of "other poses"
@@ -151,10 +151,15 @@ class Drawings:
         labels = [f"{which} {point:g}" for point in points]
         yield gr.update(value=_strip(done, labels), visible=True), _done(len(done), started)
 
-    def stop(self, request: gr.Request, left: int) -> tuple[str, int]:
-        """End the visitor's drawing: what the page says then, and `left`, one more where none was running."""
-        ran = self.stops.stop(str(request.session_hash))
-        return views.note(STOPPED), left + (not ran)
+    def stop(self, request: gr.Request, news: str | None, left: int) -> tuple[Any, int]:
+        """End the visitor's drawing: what the page says then, and `left`, one more where it still waits.
+
+        news: the page's line of them. A drawing that is over on the server is let alone: its last news, still
+        under way to the page, would come after the word that it was stopped.
+        """
+        if self.stops.stop(str(request.session_hash)):
+            return views.note(STOPPED), left
+        return (views.note(STOPPED), left + 1) if WAITING in (news or "") else (gr.skip(), left)
 
     def _shown(self, request: gr.Request, plan: Callable[[], Plan]) -> Iterator[tuple[Any, Any]]:
         """A run for the page's gallery and its line of news."""

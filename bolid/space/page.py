@@ -118,9 +118,11 @@ class Page:
             (picture.sweep, self.drawings.sweep, [picture.which, *own], picture.strip),
         )
         running = [self._drawing(*kind) for kind in kinds]
-        # a running drawing ends by its flag, as a finished one does; only where none ran is a waiting one
-        # taken out of the queue (gradio's cancelling of a running one may show an error, or an old step)
-        picture.stop.click(self.drawings.stop, picture.left, [picture.live, picture.left], **AT_ONCE)
+        # a running drawing ends by its flag, as a finished one does; only a waiting one is taken
+        # out of the queue (gradio's cancelling of a running one may show an error, or an old step)
+        picture.stop.click(
+            self.drawings.stop, [picture.live, picture.left], [picture.live, picture.left], **AT_ONCE
+        )
         picture.left.change(None, None, None, cancels=running, **AT_ONCE)
 
     def _drawing(self, button: Any, draw: Any, inputs: list[Any], output: Any) -> Any:
