@@ -128,7 +128,10 @@ def test_the_report_holds_everything(done: Path) -> None:
         assert "ID_sim-mini" in part
         assert "Does each approach carry from the face to the body?" in part
         assert "weights" in part
+        assert "Appendix: denoising steps" in part
         assert "without detection scores" in part
+    assert re.search(r"^\| BoLID \| 20 \| 32 \|", markdown, re.MULTILINE)  # no row of the table has 20
+    assert text.index("<img") < text.index("<svg") < text.index("Every figure")
     assert "FID-mini" in markdown
     assert Image.open(done / "grid.jpg").width == (2 + 7) * WIDTH
 
@@ -296,7 +299,8 @@ def test_too_few_samples_are_refused_and_few_have_kid_alone(
     entry = found["distribution"]["ip_adapter"]
     assert entry["fid"] is None
     assert np.isfinite(entry["kid"])
-    assert any("too few for FID" in remark for remark in found["remarks"])
+    told = next(remark for remark in found["remarks"] if "too few for FID" in remark)
+    assert told.startswith("No FID of Another person, same pose and scene: 16 pictures")
 
 
 def test_missing_standard_networks_are_told_and_refused_by_name(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -126,3 +128,9 @@ def test_plots_are_drawings_with_error_bars_and_escape_names() -> None:
     assert "polyline" in drawn
     assert "a &lt; b" in drawn
     assert "nan" not in plot("t", "x", "y", [Series("a", (0.0,), (Interval(*(float("nan"),) * 3, 0),))])
+
+
+def test_a_ninth_series_has_a_mark_of_its_own() -> None:
+    many = [Series(str(n), (0.0,), (Interval(n, n, n, 1),)) for n in range(9)]
+    marks = re.findall(r"<(circle|rect) [^>]*fill=\"(#\w+)\"", plot("t", "x", "y", many, lines=False))
+    assert len(set(marks)) == 9

@@ -20,9 +20,11 @@ from bolid.evaluation.tables import (
     Results,
     answer_table,
     floor_of,
+    headline_table,
     main_table,
     notes,
     signatures,
+    sweep_tables,
     test_table,
     title_of,
 )
@@ -103,37 +105,60 @@ def picture_grid(
 
 
 def page(results: Results, drawings: Mapping[str, str], grid: np.ndarray) -> str:
-    """One HTML file with everything in it."""
-    buffer = io.BytesIO()
-    Image.fromarray(grid).save(buffer, "JPEG", quality=85)
-    picture = base64.b64encode(buffer.getvalue()).decode()
-    columns = ["reference", "pose", *(entry["title"] for entry in results["table"])]
+    """One HTML file with everything in it: the answer, the table, pictures and plots, then the details."""
+    first, *others = results["answers"]
     body = ["<h1>Does identity carry from the face to the body?</h1>"]
-    for answer in results["answers"]:
-        body += [f"<h2>{html.escape(answer['question'])}</h2>"]
-        body += [f"<p><b>{html.escape(answer['verdict'])}</b> {html.escape(answer['missing'])}</p>"]
-        body += [_html_table(answer_table(answer))] if answer["lines"] else []
-    body += ["<h2>Table</h2>", _html_table(main_table(results))]
+    body += [*_answer(first), "<h2>In short</h2>", _html_table(headline_table(results))]
+    body += ["<h2>Pictures</h2>", *_pictures(results, grid)]
+    body += ["<h2>Plots</h2>", *(f'<div class="plot">{svg}</div>' for svg in drawings.values())]
+    for answer in others:
+        body += _answer(answer)
+    body += ["<h2>Every figure</h2>", _html_table(main_table(results))]
     halves = results["distribution"]["two halves of the truth"]
     body += [f"<p>{html.escape(floor_of(halves, results['networks']['kind']))}</p>"]
     body += ["<h2>Tests against BoLID</h2>", _html_table(test_table(results))] if results["tests"] else []
-    body += ["<h2>Plots</h2>", *(f'<div class="plot">{svg}</div>' for svg in drawings.values())]
-    body += ["<h2>Pictures</h2>", f"<p>Columns: {html.escape(', '.join(columns))}.</p>"]
-    body += [f'<img alt="a line per pair" src="data:image/jpeg;base64,{picture}">']
+    for title, table in sweep_tables(results).items():
+        body += [f"<h2>{html.escape(title)}</h2>", _html_table(table)]
     body += ["<h2>What the figures stand on</h2>", f"<p><code>{html.escape(results['command'])}</code></p>"]
     body += [f"<p>{html.escape(line)}</p>" for line in notes(results)]
     body += ["<ul>", *(f"<li>{html.escape(line)}</li>" for line in signatures(results)), "</ul>"]
-    style = (
-        "body{font:15px/1.45 sans-serif;margin:2em auto;max-width:1100px;padding:0 1em}"
-        "table{border-collapse:collapse;font-size:12px;display:block;overflow-x:auto}"
-        "td,th{border:1px solid #ccc;padding:3px 6px;text-align:left;white-space:nowrap}"
-        ".plot{display:inline-block;width:460px;max-width:100%}img{max-width:100%}"
-    )
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>BoLID: comparison</title><style>{style}</style>"
+        f"<title>BoLID: comparison</title><style>{STYLE}</style>"
     )
     return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(body)}</body></html>\n"
+
+
+STYLE = (
+    "body{font:15px/1.45 sans-serif;margin:2em auto;max-width:1100px;padding:0 1em}"
+    "table{border-collapse:collapse;font-size:12px;display:block;overflow-x:auto}"
+    "td,th{border:1px solid #ccc;padding:3px 6px;text-align:left;white-space:nowrap}"
+    ".plot{display:inline-block;vertical-align:top;width:460px;max-width:100%}img{width:100%;display:block}"
+    ".grid{overflow-x:auto}.grid>div{min-width:1000px}"
+    ".names{display:grid;grid-auto-flow:column;grid-auto-columns:1fr;font-size:10px;line-height:1.2;"
+    "align-items:end;overflow-wrap:anywhere}"
+)
+
+
+def _answer(answer: Mapping[str, Any]) -> list[str]:
+    """A question, its verdict, and the figures behind it."""
+    parts = [f"<h2>{html.escape(answer['question'])}</h2>"]
+    parts += [f"<p><b>{html.escape(answer['verdict'])}</b> {html.escape(answer['missing'])}</p>"]
+    return parts + ([_html_table(answer_table(answer))] if answer["lines"] else [])
+
+
+def _pictures(results: Results, grid: np.ndarray) -> list[str]:
+    """The grid of `picture_grid` under the names of its columns."""
+    buffer = io.BytesIO()
+    Image.fromarray(grid).save(buffer, "JPEG", quality=85)
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    names = ["reference", "pose asked for", *(entry["title"] for entry in results["table"])]
+    told = "".join(f"<div>{html.escape(name)}</div>" for name in names)
+    alt = "one line a pair: " + html.escape(", ".join(names), quote=True)
+    return [
+        f'<div class="grid"><div><div class="names">{told}</div>',
+        f'<img alt="{alt}" src="data:image/jpeg;base64,{picture}"></div></div>',
+    ]
 
 
 def _html_table(table: Sequence[Sequence[str]]) -> str:

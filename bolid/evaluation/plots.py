@@ -48,13 +48,9 @@ def plot(
         *frame.axes(ticks),
     ]
     for number, each in enumerate(series):
-        colour = COLOURS[number % len(COLOURS)]
-        parts += _drawn(each, frame, colour, lines)
+        parts += _drawn(each, frame, number, lines)
         y = HEIGHT + 14 * number
-        parts += [
-            f'<circle cx="{LEFT}" cy="{y}" r="4" fill="{colour}"/>',
-            _text(LEFT + 10, y + 4, each.name),
-        ]
+        parts += [_dot(number, LEFT, y), _text(LEFT + 10, y + 4, each.name)]
     return "\n".join([*parts, "</svg>"])
 
 
@@ -99,7 +95,8 @@ class _Frame:
         return parts
 
 
-def _drawn(series: Series, frame: _Frame, colour: str, lines: bool) -> list[str]:
+def _drawn(series: Series, frame: _Frame, number: int, lines: bool) -> list[str]:
+    colour = COLOURS[number % len(COLOURS)]
     spreads = series.x_spread or (None,) * len(series.x)
     points = [
         (x, y, spread)
@@ -119,10 +116,16 @@ def _drawn(series: Series, frame: _Frame, colour: str, lines: bool) -> list[str]
                 f'<line x1="{left:.1f}" x2="{right:.1f}" y1="{py:.1f}" y2="{py:.1f}" stroke="{colour}"/>'
             )
         tip = escape(f"{series.name}: {y.mean:.3f} [{y.low:.3f}, {y.high:.3f}]")
-        parts.append(
-            f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4" fill="{colour}"><title>{tip}</title></circle>'
-        )
+        parts.append(_dot(number, px, py, f"<title>{tip}</title>"))
     return parts
+
+
+def _dot(number: int, x: float, y: float, inner: str = "") -> str:
+    """The mark of the series of that number: a circle, and where the colours begin again a square."""
+    colour, again = COLOURS[number % len(COLOURS)], number >= len(COLOURS)
+    if again:
+        return f'<rect x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8" fill="{colour}">{inner}</rect>'
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}">{inner}</circle>'
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", weight: str = "normal") -> str:

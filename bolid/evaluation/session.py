@@ -252,8 +252,12 @@ def _remarks(contestants: Sequence[Contestant], results: dict[str, Any]) -> list
     if len(set(bases.values())) > 1:
         told = ", ".join(f"{title} {digits}" for title, digits in bases.items())
         found.append(f"Not all methods stand on one base ({told}): their rows do not compare.")
-    why = {entry["why"] for entry in results["distribution"].values() if "why" in entry}
-    found += sorted(f"No FID: {reason}." for reason in why if "too few" in reason)
+    refused: dict[str, list[str]] = {}
+    for row in results["table"]:
+        why = results["distribution"][row["name"]].get("why", "")
+        if "too few" in why:
+            refused.setdefault(why, []).append(row["title"])
+    found += [f"No FID of {', '.join(titles)}: {why}." for why, titles in refused.items()]
     if not any(rows["all"]["clip"]["count"] for rows in results["rows"].values()):
         found.append(
             "No CLIP score: the mini networks have no CLIP of their own. Train one with a seed that nothing "

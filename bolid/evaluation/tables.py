@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bolid.evaluation.analysis import FIGURES, Figure
+from bolid.evaluation.contestants import METHODS
 
 Results = Mapping[str, Any]
 
@@ -37,23 +38,48 @@ def main_table(results: Results) -> list[list[str]]:
 
 
 HEADLINE = ("lpips", "id_similarity", "identified", "pck", "clip", "attributes")
+SWEPT = {  # sweep -> its title, its column's
+    "strength": ("id strength", "id_strength"),
+    "steps": ("denoising steps", "steps"),
+    "head": ("the reference's head hidden", "head's strength"),
+}
 VERDICTS = 2  # whether BoLID is ahead, and whether the approaches carry to the body
 MARKERS = ("<!-- comparison -->", "<!-- /comparison -->")
 
 
 def headline(results: Results) -> str:
-    """What README and model card show: the first verdicts, and the table of FID, LPIPS, ID similarity, pose
-    accuracy and CLIP score."""
+    """What README and model card show: the first verdicts, the table, and what it stands on."""
+    verdicts = [f"- *{answer['question']}* {answer['verdict']}" for answer in results["answers"][:VERDICTS]]
+    pictures = max(entry["pictures"] for entry in results["distribution"].values())
+    stands_on = f"`{results['command']}`, {pictures} pictures a row. " + " ".join(notes(results))
+    return "\n".join([*verdicts, "", markdown(headline_table(results)), "", stands_on])
+
+
+def headline_table(results: Results) -> list[list[str]]:
+    """FID, LPIPS, ID similarity, pose accuracy and CLIP score: few enough for a README."""
     kind, rows = results["networks"]["kind"], results["rows"]
     shown = [f for f in FIGURES if f.key in HEADLINE and any(rows[r]["all"][f.key]["count"] for r in rows)]
     table = [["Pictures", "training", f"FID{ending(kind)}", *(title_of(f, kind) for f in shown)]]
     for entry in results["table"]:
         cells = [entry["title"], entry["training"], number(results["distribution"][entry["name"]]["fid"], 1)]
         table.append(cells + [cell(rows[entry["name"]]["all"][f.key], f.digits) for f in shown])
-    verdicts = [f"- *{answer['question']}* {answer['verdict']}" for answer in results["answers"][:VERDICTS]]
-    pictures = max(entry["pictures"] for entry in results["distribution"].values())
-    stands_on = f"`{results['command']}`, {pictures} pictures a row. " + " ".join(notes(results))
-    return "\n".join([*verdicts, "", markdown(table), "", stands_on])
+    return table
+
+
+def sweep_tables(results: Results) -> dict[str, list[list[str]]]:
+    """Title -> table of each sweep that was drawn: every method, with pose, at every value."""
+    kind, found = results["networks"]["kind"], {}
+    shown = [figure for figure in FIGURES if figure.key in HEADLINE]
+    for what, methods in results["sweeps"].items():
+        title, column = SWEPT[what]
+        table = [["Pictures", column, "N", *(title_of(figure, kind) for figure in shown)]]
+        for name, points in methods.items():
+            for point in points:
+                pictures = max(point[figure.key]["count"] for figure in shown)
+                cells = [METHODS.get(name, name), f"{point['value']:g}", str(pictures)]
+                table.append(cells + [cell(point[figure.key], figure.digits) for figure in shown])
+        found[f"Appendix: {title}"] = table
+    return found
 
 
 def test_table(results: Results) -> list[list[str]]:
@@ -84,6 +110,8 @@ def report_markdown(results: Results) -> str:
     lines += [floor_of(halves, results["networks"]["kind"]), ""]
     if results["tests"]:
         lines += ["## Tests against BoLID", "", markdown(test_table(results)), ""]
+    for title, table in sweep_tables(results).items():
+        lines += [f"## {title}", "", markdown(table), ""]
     lines += ["## Signatures", "", *(f"- {line}" for line in signatures(results)), ""]
     return "\n".join(lines)
 
