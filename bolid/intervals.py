@@ -1,9 +1,11 @@
 """Intervals and tests that span training seeds: arrays in, numbers out.
 
 A method is trained T times and each training draws the same P pairs, K pictures each. Values come as [T, P],
-already averaged over the K sampling seeds, NaN where nothing could be measured. Trainings and pairs are both
-drawn again in the bootstrap (a crossed design: one draw of pairs for all trainings), so an interval says what
-another training *and* other people would give.
+already averaged over the K sampling seeds, NaN where nothing could be measured. Trainings and pairs are
+crossed, and both are a sample: the variance of a mean is that of the trainings' means / T plus that of the
+pairs' means / P, a little more than there is, and its degrees of freedom are Satterthwaite's (Biometrics
+Bulletin 2, 1946). So an interval says what another training *and* other people would give, as wide as few
+trainings make it; a bootstrap of three trainings is too narrow.
 """
 
 from __future__ import annotations
@@ -13,8 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtr, stdtrit
 
-from bolid.metrics import Interval
+from bolid.metrics import Interval, bootstrap
+
+_NOTHING = Interval(math.nan, math.nan, math.nan, 0)
 
 
 @dataclass(frozen=True)
@@ -36,48 +41,80 @@ class Test:
         return self.difference.high < 0
 
 
-def interval(values: np.ndarray, level: float = 0.95, rounds: int = 1000, seed: int = 0) -> Interval:
-    """Mean of values [T, P] with its percentile interval over trainings and pairs; T = 1: over pairs alone.
+@dataclass(frozen=True)
+class _Source:
+    """What makes a mean vary: its share of the variance, and the degrees of freedom that this is known by."""
+
+    variance: float
+    freedom: int
+
+    @staticmethod
+    def of(means: np.ndarray, more: float = 0.0) -> _Source:
+        """Of the mean of `means` [n]; more: of so many further means like them."""
+        freedom = len(means) - 1
+        spread = float(np.var(means, ddof=1)) if freedom else 0.0
+        return _Source(spread * (1 / len(means) + more), freedom)
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> Interval:
+    """Mean of values [T, P] with its interval over trainings and pairs; T = 1: the bootstrap of the pairs.
 
     `count` is the number of measured values. An array without any gives NaN.
     """
     kept = _measured(values)
     if not kept.size:
-        return Interval(math.nan, math.nan, math.nan, 0)
-    means = _means(kept, np.random.default_rng(seed), rounds)
-    return _interval(float(np.nanmean(kept)), means, level, int(np.isfinite(kept).sum()))
+        return _NOTHING
+    if len(kept) == 1:
+        return bootstrap(kept[0], level)
+    sources = [_Source.of(np.nanmean(kept, axis)) for axis in (1, 0)]
+    return _student(float(np.nanmean(kept)), sources, level, int(np.isfinite(kept).sum()))[0]
 
 
-def bootstrap_means(values: np.ndarray, rounds: int = 1000, seed: int = 0) -> np.ndarray | None:
-    """Means [rounds] of trainings and pairs drawn again from [T, P]; None where nothing was measured."""
-    kept = _measured(values)
-    return _means(kept, np.random.default_rng(seed), rounds) if kept.size else None
-
-
-def compare(a: np.ndarray, b: np.ndarray, level: float = 0.95, rounds: int = 2000, seed: int = 0) -> Test:
+def compare(
+    a: np.ndarray, b: np.ndarray, level: float = 0.95, *, same: bool = False, borrow: bool = False
+) -> Test:
     """Paired test of mean a - mean b; a [T, P] and b [T', P], column i of both the same pair.
 
-    The trainings of the two are independent and drawn apart; pairs are drawn together. Pairs that one of the
-    two never measured are left out. p = twice the smaller share of bootstrap differences beyond 0, at least
-    2 / (rounds + 1): with several tests under Holm, `rounds` has to be large enough for any to be small.
+    same: row t of both is one training (drawn in two ways). Otherwise the trainings of the two are
+    independent. borrow: a side trained once is a sample of trainings too, whose spread is taken to be the
+    other side's; otherwise it is only itself. Pairs that one of the two never measured are left out.
 
     Raises:
-        ValueError: the two have other numbers of pairs.
+        ValueError: the two have other numbers of pairs, or with `same` other numbers of trainings.
     """
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"paired values must have one number of pairs, got {a.shape[1]} and {b.shape[1]}")
+    if same and len(a) != len(b):
+        raise ValueError(f"the same trainings must be as many on both sides, got {len(a)} and {len(b)}")
     both = np.isfinite(a).any(0) & np.isfinite(b).any(0)
     a, b = a[:, both], b[:, both]
+    trainings = (len(a), len(b))
     if not a.size:
-        nothing = Interval(math.nan, math.nan, math.nan, 0)
-        return Test(nothing, math.nan, (len(a), len(b)))
-    rng = np.random.default_rng(seed)
-    pairs = _drawn(rng, rounds, a.shape[1])
-    gaps = _means(a, rng, rounds, pairs) - _means(b, rng, rounds, pairs)
-    beyond = min((gaps <= 0).sum(), (gaps >= 0).sum())
-    p = min(1.0, 2 * (beyond + 1) / (rounds + 1))
+        return Test(_NOTHING, math.nan, trainings)
+    sources = [_Source.of(np.nanmean(a, 0) - np.nanmean(b, 0))]
+    means = [_training_means(side) for side in (a, b)]
+    if same:
+        gaps = means[0] - means[1]
+        sources.append(_Source.of(gaps[np.isfinite(gaps)]))
+    else:
+        for own, other in (means, means[::-1]):
+            own = own[np.isfinite(own)]
+            lent = borrow and np.isfinite(other).sum() == 1
+            sources.append(_Source.of(own, more=1.0 if lent else 0.0))
     mean = float(np.nanmean(a) - np.nanmean(b))
-    return Test(_interval(mean, gaps, level, a.shape[1]), float(p), (len(a), len(b)))
+    return Test(*_student(mean, sources, level, a.shape[1]), trainings)
+
+
+def compare_groups(first: np.ndarray, second: np.ndarray, level: float = 0.95) -> Interval:
+    """Mean of [T, P] minus mean of [T, P'] with its interval: the same trainings, other pairs."""
+    if not (np.isfinite(first).any() and np.isfinite(second).any()):
+        return _NOTHING
+    gaps = _training_means(first) - _training_means(second)
+    sources = [_Source.of(gaps[np.isfinite(gaps)])]
+    sources += [_Source.of(np.nanmean(_measured(side), 0)) for side in (first, second)]
+    mean = float(np.nanmean(first) - np.nanmean(second))
+    count = int(np.isfinite(first).sum() + np.isfinite(second).sum())
+    return _student(mean, sources, level, count)[0]
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -96,32 +133,20 @@ def _measured(values: np.ndarray) -> np.ndarray:
     return np.asarray(values, np.float64)[seen.any(1)][:, seen.any(0)]
 
 
-def _means(
-    values: np.ndarray, rng: np.random.Generator, rounds: int, pairs: np.ndarray | None = None
-) -> np.ndarray:
-    """Bootstrap means [rounds] of [T, P]: T trainings and P pairs, drawn fresh or as `pairs` [rounds, P] says
-    (how often each).
-
-    Of T trainings drawn with replacement the mean varies by (T - 1) / T too little, which for three is a
-    third: each training's own deviation is first stretched by sqrt(T / (T - 1)).
-    """
-    trainings, count = values.shape
-    if trainings > 1:
-        centre = np.nanmean(values, 0)
-        values = centre + (values - centre) * math.sqrt(trainings / (trainings - 1))
-    pairs = _drawn(rng, rounds, count) if pairs is None else pairs
-    chosen = _drawn(rng, rounds, trainings)
+def _training_means(values: np.ndarray) -> np.ndarray:
+    """Means [T] of [T, P]; NaN for a training that measured nothing."""
     seen = np.isfinite(values)
-    total = ((chosen @ np.where(seen, values, 0.0)) * pairs).sum(1)
-    number = ((chosen @ seen.astype(np.float64)) * pairs).sum(1)
-    return total / np.where(number > 0, number, np.nan)
+    number = seen.sum(1)
+    return np.where(number > 0, np.where(seen, values, 0.0).sum(1) / np.maximum(number, 1), np.nan)
 
 
-def _drawn(rng: np.random.Generator, rounds: int, count: int) -> np.ndarray:
-    """How often each of `count` is drawn in `count` draws with replacement: [rounds, count]."""
-    return rng.multinomial(count, np.full(count, 1 / count), rounds).astype(np.float64)
-
-
-def _interval(mean: float, means: np.ndarray, level: float, count: int) -> Interval:
-    low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(mean, float(low), float(high), count)
+def _student(mean: float, sources: Sequence[_Source], level: float, count: int) -> tuple[Interval, float]:
+    """The interval of a mean that varies by these sources, and the two-sided p of its being 0."""
+    sources = [source for source in sources if source.variance > 0]
+    variance = sum(source.variance for source in sources)
+    if not variance:
+        return Interval(mean, mean, mean, count), float(mean == 0)
+    freedom = variance**2 / sum(source.variance**2 / source.freedom for source in sources)
+    half = math.sqrt(variance) * float(stdtrit(freedom, (1 + level) / 2))
+    p = 2 * float(stdtr(freedom, -abs(mean) / math.sqrt(variance)))
+    return Interval(mean, mean - half, mean + half, count), p

@@ -61,7 +61,8 @@ SUITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 PAIRS, QUICK_PAIRS = (1024, 256), (64, 32)  # of the main rows and of the sweeps
 # of --quick: the shipped weights, every row in the two steps that a call with a pose takes
-GUARD = {"models": ("bolid",), "samples": 64, "seeds": 2, "runs": "", "steps": 2, "guidance": 1.0}
+GUARD = {"models": ("bolid",), "samples": 64, "seeds": 2, "runs": "", "steps": 2, "guidance": 1.0,
+         "id_strength": None}  # fmt: skip
 REFERENCE = ROOT / "eval" / "report" / "quick.json"
 SWEEP_KINDS = ("strength", "steps", "head")
 
@@ -137,8 +138,8 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
 def comparison_options(options: argparse.Namespace) -> Options:
     """What `session.compare` takes; `--quick` alone has its own sizes."""
     names = ("output", "dataset", "split", "samples", "seeds", "sweep_samples", "networks", "evaluators",
-             "runs", "steps", "steps_unposed", "guidance", "seed", "batch_size", "processes", "device",
-             "dtype")  # fmt: skip
+             "runs", "steps", "steps_unposed", "guidance", "id_strength", "seed", "batch_size", "processes",
+             "device", "dtype")  # fmt: skip
     given = {name: getattr(options, name) for name in names}
     given |= {"models": tuple(options.models or ()), "sweeps": tuple(options.sweeps)}
     given["shipped"] = options.model

@@ -26,6 +26,7 @@ LEVELS = (
 AT_IMPORT = {
     "torch",
     "numpy",
+    "scipy",
     "cv2",
     "PIL",
     "diffusers",

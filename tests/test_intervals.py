@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from bolid.intervals import compare, holm, interval
+from bolid.intervals import compare, compare_groups, holm, interval
 
 RNG = np.random.default_rng(0)
 
@@ -27,14 +27,52 @@ def test_one_training_is_the_bootstrap_of_its_pairs() -> None:
     assert found == interval(values)
 
 
-def test_intervals_cover_the_truth_over_trainings_and_pairs() -> None:
+@pytest.mark.parametrize("spread", [0.02, 0.2, 2.0])  # of trainings, against the pairs' 1
+def test_intervals_cover_the_truth_over_trainings_and_pairs(spread: float) -> None:
     hits = 0
-    for seed in range(200):
+    for seed in range(600):
         rng = np.random.default_rng(seed)
-        values = rng.normal(0, 0.2, (3, 1)) + rng.normal(0, 1, 60) + rng.normal(0, 0.3, (3, 60))
-        found = interval(values, rounds=400)
+        found = interval(rng.normal(0, spread, (3, 1)) + rng.normal(0, 1, 60) + rng.normal(0, 0.3, (3, 60)))
         hits += found.low < 0 < found.high
-    assert 0.85 * 200 <= hits <= 0.99 * 200  # three trainings leave the level a little short of 95 %
+    assert 0.93 * 600 <= hits <= 0.98 * 600
+
+
+def shares(spread: float, trainings: tuple[int, int], **given: bool) -> float:
+    """How often two methods that do not differ are said to."""
+    wrong = 0
+    for seed in range(600):
+        rng = np.random.default_rng(seed)
+        pairs = rng.normal(0, 1, 60)
+        a, b = (rng.normal(0, spread, (t, 1)) + pairs + rng.normal(0, 0.3, (t, 60)) for t in trainings)
+        found = compare(a, b, **given)
+        assert (found.p < 0.05) == (found.ahead or found.behind)
+        wrong += found.ahead or found.behind
+    return wrong / 600
+
+
+def test_few_trainings_are_not_taken_for_many() -> None:
+    for spread in (0.02, 0.2, 2.0):
+        assert shares(spread, (3, 3)) <= 0.06
+    assert shares(2.0, (3, 1), borrow=True) <= 0.07
+    assert shares(2.0, (3, 1)) > 0.1  # where the one training stands for itself alone
+
+
+def test_one_training_drawn_in_two_ways_differs_by_what_it_does_alone() -> None:
+    values, rng = trained(0.0, spread=1.0), np.random.default_rng(1)
+    changed = values + 0.05 + rng.normal(0, 0.1, values.shape)
+    assert compare(changed, values, same=True).ahead
+    assert not compare(changed, values).ahead
+    with pytest.raises(ValueError, match="as many on both sides"):
+        compare(changed, values[:1], same=True)
+
+
+def test_groups_of_the_same_trainings() -> None:
+    values = trained(0.0, spread=1.0, pairs=200)
+    values[:, 100:] += 1.0
+    found = compare_groups(values[:, :100], values[:, 100:])
+    assert found.low < -1 < found.high < 0
+    assert found.count == 600
+    assert math.isnan(compare_groups(values, np.full((3, 4), np.nan)).mean)
 
 
 def test_trainings_that_disagree_widen_the_interval() -> None:

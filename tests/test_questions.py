@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bolid.evaluation.analysis import Comparison, paired_tests
+from bolid.evaluation.contestants import METHODS as TITLES
 from bolid.evaluation.contestants import Contestant, table_rows
 from bolid.evaluation.kept import Measured
 from bolid.evaluation.pairs import Pairs, held_out_pairs
@@ -40,7 +41,11 @@ def measured(level: float, seed: int, trainings: int = TRAININGS, **others: floa
 
 def comparison(pairs: Pairs, levels: dict[str, float], **changed: Measured) -> Comparison:
     """Rows at these levels; a row's name may be given whole in `changed` (with _ for +)."""
-    contestants = [Contestant(name, name, ("-",) * TRAININGS) for name in METHODS if f"{name}+pose" in levels]
+    contestants = [
+        Contestant(name, TITLES[name], tuple(f"{name}-{seed}" for seed in range(TRAININGS)))
+        for name in METHODS
+        if f"{name}+pose" in levels
+    ]
     rows = [row for row in table_rows(contestants) if row.name in levels]
     found = {row.name: measured(levels[row.name], seed) for seed, row in enumerate(rows)}
     found |= {name: each for name, each in changed.items() if name in found}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bolid import intervals, metrics
-from bolid.evaluation.contestants import POSE, Row
+from bolid.evaluation.contestants import METHODS, POSE, Row
 from bolid.evaluation.figures import where_shown
 from bolid.evaluation.kept import Measured
 from bolid.evaluation.pairs import Pairs
@@ -17,8 +17,6 @@ from bolid.evaluation.scores import groups
 from bolid.evaluators import Reading
 from bolid.metrics import Interval
 from bolid.pose import PARTS
-
-TEST_ROUNDS = 20_000  # of the bootstrap: the least p, 1e-4, is .005 as one of fifty tests
 
 
 @dataclass(frozen=True)
@@ -89,13 +87,28 @@ class Comparison:
         """Mean and interval over trainings and pairs."""
         return intervals.interval(self.values(row, figure, group))
 
-    def test(
-        self, row: str, other: str, figure: str, group: str = "all", rounds: int = 2000
-    ) -> intervals.Test:
-        """Paired, row minus other, of the pairs that both drew."""
+    def test(self, row: str, other: str, figure: str, group: str = "all") -> intervals.Test:
+        """Paired, row minus other, of the pairs that both drew.
+
+        Rows of the same trainings are compared training by training; a method trained once against several
+        trainings of another is given their spread.
+        """
         a, b = self.values(row, figure, group), self.values(other, figure, group)
         count = min(a.shape[1], b.shape[1])
-        return intervals.compare(a[:, :count], b[:, :count], rounds=rounds)
+        same = self._weights(row) is not None and self._weights(row) == self._weights(other)
+        borrow = all(self._is_sample(name) for name in (row, other))
+        return intervals.compare(a[:, :count], b[:, :count], same=same and len(a) == len(b), borrow=borrow)
+
+    def _weights(self, name: str) -> tuple[str, ...] | None:
+        """The hashes of a row's trainings."""
+        contestant = next(row.contestant for row in self.rows if row.name == name)
+        return None if contestant is None else contestant.hashes
+
+    def _is_sample(self, name: str) -> bool:
+        """Whether another training of the same method could stand there: not for the base, nor for a model
+        given by its folder."""
+        row = next(row for row in self.rows if row.name == name)
+        return row.contestant is not None and row.contestant.name in METHODS and name != "base"
 
     def apart(self, row: str, figure: str, group: str, other: str) -> Interval:
         """Mean of one group of pairs minus another's, unpaired: other people are in them.
@@ -106,17 +119,7 @@ class Comparison:
         first, second = (values[:, self.group(name)[: values.shape[1]]] for name in (group, other))
         if min(np.isfinite(each).any(0).sum() for each in (first, second)) < LEAST_OF_A_GROUP:
             return Interval(float("nan"), float("nan"), float("nan"), 0)
-        return difference_of_groups(first, second)
-
-
-def difference_of_groups(first: np.ndarray, second: np.ndarray, rounds: int = 1000) -> Interval:
-    """Mean of [T, P] minus mean of [T, P'] with its interval; the same trainings, other pairs."""
-    a, b = (intervals.bootstrap_means(values, rounds, seed) for seed, values in enumerate((first, second)))
-    if a is None or b is None:
-        return Interval(float("nan"), float("nan"), float("nan"), 0)
-    low, high = np.quantile(a - b, [0.025, 0.975])
-    count = int(np.isfinite(first).sum() + np.isfinite(second).sum())
-    return Interval(float(np.nanmean(first) - np.nanmean(second)), float(low), float(high), count)
+        return intervals.compare_groups(first, second)
 
 
 def complete(measured: Mapping[str, Measured], pairs: Pairs, truth: np.ndarray, references: Reading) -> None:
@@ -140,19 +143,29 @@ def complete(measured: Mapping[str, Measured], pairs: Pairs, truth: np.ndarray, 
 
 
 def distributions(comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """Row -> fid, kid (each None with a `why` where it cannot be), pictures, by_training (FID of each)."""
+    """Row -> fid, kid (each None with a `why` where it cannot be), pictures, pairs.
+
+    FID is of all pictures of a row, KID the mean over its drawings of all pairs: unbiased as it is, it would
+    not be with the same pair in it several times.
+    """
     truth, found = metrics.standardised(comparison.truth, comparison.truth), {}
     for row in comparison.rows:
         if row.group == "sweep":
             continue
         measured = comparison.measured[row.name]
         features = metrics.standardised(measured.stacked("features"), comparison.truth)
-        entry: dict[str, Any] = {"pictures": len(features), "kid": metrics.kid(features, truth)}
+        drawings = [metrics.standardised(each, comparison.truth) for each in measured.drawings("features")]
+        entry: dict[str, Any] = {
+            "pictures": len(features),
+            "pairs": max(len(each) for each in drawings),
+            "kid": float(np.mean([metrics.kid(each, truth) for each in drawings])),
+        }
         entry |= _fid(features, truth)
         if row.name == "truth":
             entry |= {"fid": None, "kid": None, "why": "these are the truths"}
         found[row.name] = entry
-    halves = truth[::2], truth[1::2]
+    order = np.random.default_rng(0).permutation(len(truth))  # every other row is an unseen combination
+    halves = truth[order[::2]], truth[order[1::2]]
     found["two halves of the truth"] = {
         "pictures": len(halves[0]),
         "kid": metrics.kid(*halves),
@@ -199,7 +212,7 @@ def paired_tests(comparison: Comparison) -> list[dict[str, Any]]:
         if row.group == "sweep" or row.name in (MAIN, "truth", "another"):
             continue
         for figure in AIMS:
-            test = comparison.test(MAIN, row.name, figure, rounds=TEST_ROUNDS)
+            test = comparison.test(MAIN, row.name, figure)
             own, other = (comparison.interval(name, figure) for name in (MAIN, row.name))
             found.append(
                 {

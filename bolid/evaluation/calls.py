@@ -70,7 +70,7 @@ class Call:
         """One pipeline call for `rows`, whose people and poses are `given`."""
         if self.image_prompt:
             given["image_prompt"] = [pairs.image_prompt[row] for row in rows]
-        if options.id_strength is not None:
+        if options.id_strength is not None and "reference" in given:
             given["id_strength"] = options.id_strength
         drawn = pipe(
             [getattr(pairs, self.prompt)[row] for row in rows],

@@ -73,6 +73,7 @@ class Setting:
     steps: int | None = None
     steps_unposed: int | None = None
     guidance: float | None = None
+    id_strength: float | None = None
     seed: int = 0
     batch_size: int = 16
 
@@ -132,6 +133,7 @@ class _Drawer:
         options = DrawOptions(
             steps=self._steps(row),
             guidance=s.guidance,
+            id_strength=s.id_strength,
             seed=s.seed + piece.sampling * SEED_STRIDE,
             batch_size=s.batch_size,
             people=self._people,

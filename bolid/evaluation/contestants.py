@@ -16,7 +16,7 @@ from bolid.evaluation import probes
 from bolid.evaluation.calls import Call, DrawOptions
 from bolid.evaluation.drawing import STRENGTHS, Drawer, draw_truth
 from bolid.evaluation.pairs import Pairs
-from bolid.evaluation.provenance import weights_hash
+from bolid.evaluation.provenance import files_hash, weights_hash
 
 Group = Literal["reference", "without pose", "with pose", "sweep"]
 STEPS = (1, 2, 4, 8, 20)  # of the sweep over denoising steps
@@ -41,7 +41,9 @@ class Contestant:
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
-        """Of each training's weights."""
+        """Of each training's weights, or of the pictures."""
+        if self.pictures:
+            return tuple(files_hash(Path(folder), picture_files(folder)) for folder in self.folders)
         return tuple(weights_hash(folder) for folder in self.folders)
 
 

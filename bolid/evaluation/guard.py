@@ -15,7 +15,18 @@ LEAST = 0.02  # of any tolerance: a picture more or less is the rounding of anot
 GUARDED = ("bolid+pose", "bolid", "base")
 
 
-SETTINGS = ("samples", "seeds", "seed", "pairs", "rows", "steps", "guidance")
+SETTINGS = (
+    "samples",
+    "seeds",
+    "seed",
+    "pairs",
+    "rows",
+    "steps",
+    "guidance",
+    "id_strength",
+    "dtype",
+    "networks",
+)
 """What figures must share to be compared."""
 
 

@@ -58,8 +58,12 @@ class Measured:
 
     def stacked(self, name: str) -> np.ndarray:
         """An embedding of all pictures [N, D]; those never drawn are left out."""
-        flat = self.embeddings[name].reshape(-1, self.embeddings[name].shape[-1])
-        return flat[np.isfinite(flat).all(1)]
+        return np.concatenate(self.drawings(name))
+
+    def drawings(self, name: str) -> list[np.ndarray]:
+        """The same for each training and sampling seed, [n, D] with a pair in it once."""
+        found = self.embeddings[name]
+        return [each[np.isfinite(each).all(1)] for each in found.reshape(-1, *found.shape[2:])]
 
 
 def save_piece(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,14 @@ def weights_hash(source: str) -> str:
     folder = Path(source)
     if not folder.is_dir():
         return source
+    kept = (".safetensors", ".json", ".txt")
+    return files_hash(folder, sorted(path for path in folder.rglob("*") if path.suffix in kept))
+
+
+def files_hash(folder: Path, files: Iterable[Path]) -> str:
+    """Twelve hex digits over names and contents of files of a folder."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".json", ".txt")):
+    for path in files:
         digest.update(str(path.relative_to(folder)).encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

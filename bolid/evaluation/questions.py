@@ -99,13 +99,14 @@ def _methods(comparison: Comparison, names: tuple[str, ...] = (*BASELINES, "boli
 
 def _hypothesis(c: Comparison) -> Answer:
     question = "Is BoLID ahead of every baseline at the same pose?"
-    asked, reasons = _Asked(c), []
+    asked, reasons, clip = _Asked(c), [], []
     rivals = [name for name in BASELINES if asked.has(name + POSE)]
     if MAIN not in c.measured or not rivals:
         return _unanswered(question, "rows bolid+pose and at least one baseline with pose")
     for name in rivals:
         for figure in AIMS:
             better, worse = asked.difference(f"BoLID - {METHODS[name]}", MAIN, name + POSE, figure)
+            clip += [better] if figure == "clip" else []
             if math.isnan(asked.lines[-1].interval.mean):
                 reasons.append(f"{BY_KEY[figure].title} was not measured")
             elif worse:
@@ -114,6 +115,9 @@ def _hypothesis(c: Comparison) -> Answer:
                 reasons.append(f"not shown ahead of {METHODS[name]} on {BY_KEY[figure].title}")
             elif figure != "clip" and _overlap(c, MAIN, name + POSE, figure):
                 reasons.append(f"intervals overlap with {METHODS[name]} on {BY_KEY[figure].title}")
+    titles = {row.name: row.title for row in c.rows}
+    if titles[MAIN] != METHODS["bolid"]:
+        reasons.append(f"{titles[MAIN]}: not trained as the others were")
     absent = [METHODS[name] for name in BASELINES if name not in rivals]
     if absent:
         reasons.append(f"{', '.join(absent)} not compared")
@@ -122,7 +126,7 @@ def _hypothesis(c: Comparison) -> Answer:
     else:
         verdict = (
             "Yes: ahead of each baseline on ID similarity, pose accuracy and LPIPS, with intervals that do "
-            "not overlap, and not behind on CLIP score."
+            f"not overlap, and {'ahead' if all(clip) else 'not shown behind'} on CLIP score."
         )
     return Answer(question, f"{verdict} {_what_would_change(c)}", tuple(asked.lines))
 

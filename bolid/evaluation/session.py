@@ -31,7 +31,8 @@ from bolid.evaluation.report import save_jpeg
 from bolid.evaluation.standard import Choice, open_networks
 from bolid.evaluation.tables import report_markdown
 
-KEPT = ("samples", "seeds", "steps", "steps_unposed", "guidance", "seed", "dtype")  # options of every picture
+KEPT = ("samples", "seeds", "steps", "steps_unposed", "guidance", "id_strength", "seed",
+        "dtype")  # fmt: skip  # options of every picture
 SIZE = (192, 128)  # pixels where no pipeline says it
 
 
@@ -54,6 +55,7 @@ class Options:
     steps: int | None = None
     steps_unposed: int | None = None
     guidance: float | None = None
+    id_strength: float | None = None
     seed: int = 0
     batch_size: int = 16
     processes: int = 2
@@ -137,6 +139,7 @@ def prepare(
         steps=options.steps,
         steps_unposed=options.steps_unposed,
         guidance=options.guidance,
+        id_strength=options.id_strength,
         seed=options.seed,
         batch_size=options.batch_size,
     )
@@ -245,12 +248,13 @@ def _remarks(contestants: Sequence[Contestant], results: dict[str, Any]) -> list
     """Sentences on what does not compare."""
     found = []
     bases = {
-        contestant.title: weights_hash(str(Path(contestant.folders[0]) / "unet"))
+        (contestant.title, weights_hash(str(Path(folder) / "unet")))
         for contestant in contestants
-        if not contestant.pictures and (Path(contestant.folders[0]) / "unet").is_dir()
+        for folder in contestant.folders
+        if not contestant.pictures and (Path(folder) / "unet").is_dir()
     }
-    if len(set(bases.values())) > 1:
-        told = ", ".join(f"{title} {digits}" for title, digits in bases.items())
+    if len({digits for _, digits in bases}) > 1:
+        told = ", ".join(f"{title} {digits}" for title, digits in sorted(bases))
         found.append(f"Not all methods stand on one base ({told}): their rows do not compare.")
     refused: dict[str, list[str]] = {}
     for row in results["table"]:

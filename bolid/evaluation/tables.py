@@ -92,7 +92,7 @@ def test_table(results: Results) -> list[list[str]]:
         if test["difference"]["count"]:
             found = cell(test["difference"], figure.digits)
             overlap = "yes" if test["overlap"] else "no"
-            p = number(test["p_holm"], 4)
+            p = "< 0.0001" if test["p_holm"] < 1e-4 else number(test["p_holm"], 4)
             table.append([titles[test["row"]], title_of(figure, kind), found, p, overlap])
     return table
 
@@ -124,11 +124,15 @@ def notes(results: Results) -> list[str]:
         steps = f"{steps} ({settings['steps_unposed']} without a pose)"
     text = [
         f"Dataset {settings['dataset']}, split {settings['split']}, {settings['pairs']} pairs, "
-        f"{settings['seeds']} sampling seeds a "
-        f"training, seed {settings['seed']}, {steps} steps; {machine['cores']} cores, "
-        f"{machine['processor']}. "
-        "Mean [95 % interval over training seeds and pairs; over pairs alone where there is one training]."
+        f"{settings['seeds']} sampling seeds a training (more where there are fewer trainings, so that all "
+        f"models have as many pictures), seed {settings['seed']}, {steps} steps, "
+        f"{_given(settings, 'guidance')}, {_given(settings, 'id_strength')}; "
+        f"{machine['cores']} cores, {machine['processor']}. "
+        "Mean [95 % interval over training seeds and pairs; over pairs alone where there is one training]. "
+        "Intervals are not adjusted for how many there are; the p of the tests are (Holm)."
     ]
+    if any(min(test["trainings"]) == 1 < max(test["trainings"]) for test in results["tests"]):
+        text.append("In a test a method trained once is given the spread between the other's trainings.")
     if results["networks"]["kind"] == "mini":
         text.append(
             "Read by this project's mini networks: the scores end in -mini and compare with no other paper's."
@@ -137,9 +141,15 @@ def notes(results: Results) -> list[str]:
     return text
 
 
+def _given(settings: Mapping[str, Any], name: str) -> str:
+    value = settings[name]
+    return f"each model's own {name}" if value is None else f"{name} {value:g}"
+
+
 def signatures(results: Results) -> list[str]:
     """One line a score: what stands behind it, and N."""
     count = max(entry["pictures"] for entry in results["distribution"].values())
+    count = f"{count} of {results['settings']['pairs']} pairs"
     end = ending(results["networks"]["kind"])
     found = results["networks"]["signatures"].items()
     return [
