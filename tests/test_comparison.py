@@ -117,6 +117,16 @@ def test_rows_without_a_pose_have_steps_of_their_own(home: Path, done: Path) -> 
         assert np.array_equal(picture, drawn[0])
 
 
+def test_strength_and_guidance_of_all_rows_are_used_and_told(home: Path, done: Path, tmp_path: Path) -> None:
+    more = ("--id-strength", "0", "--guidance", "1", "--samples", "32")
+    assert open_script("eval/run").main(arguments(home, tmp_path / "o", "bolid", more=more)) == 0
+    results = json.loads((tmp_path / "o" / "results.json").read_text())
+    found = [results["rows"][row]["all"]["id_similarity"]["mean"] for row in ("base", "bolid")]
+    assert found[0] == pytest.approx(found[1], abs=1e-6)  # at strength 0 nobody is shown
+    assert "guidance 1, id_strength 0;" in (tmp_path / "o" / "results.md").read_text()
+    assert "each model's own guidance, each model's own id_strength;" in (done / "results.md").read_text()
+
+
 def test_the_report_holds_everything(done: Path) -> None:
     text, markdown = (done / "report.html").read_text(), (done / "results.md").read_text()
     assert not re.search(r'(src|href)="(?!data:)', text)  # nothing beside it is needed
@@ -284,8 +294,14 @@ def test_pictures_of_somebody_elses_model_are_measured(home: Path, tmp_path: Pat
     output = tmp_path / "o"
     assert open_script("eval/run").main(arguments(home, output, "ip_adapter", str(folder))) == 0
     results = json.loads((output / "results.json").read_text())
-    assert results["distribution"]["theirs"]["pictures"] == 32
-    assert results["rows"]["theirs"]["all"]["lpips"]["mean"] > 0
+    assert results["distribution"]["theirs"]["pictures"] == results["distribution"]["theirs"]["pairs"] == 32
+    first = results["rows"]["theirs"]["all"]["lpips"]["mean"]
+    assert first > 0
+    for file in folder.iterdir():
+        Image.new("RGB", (WIDTH, HEIGHT), "red").save(file)
+    assert open_script("eval/run").main(arguments(home, output, "ip_adapter", str(folder))) == 0
+    results = json.loads((output / "results.json").read_text())
+    assert results["rows"]["theirs"]["all"]["lpips"]["mean"] != pytest.approx(first)  # not what was kept
 
 
 def test_too_few_samples_are_refused_and_few_have_kid_alone(

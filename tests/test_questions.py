@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,6 +93,22 @@ def test_missing_rivals_and_single_trainings_are_told(pairs: Pairs) -> None:
     text = verdict(single, "ahead of every")
     assert "PuLID not compared" in text
     assert "BoLID: fewer than three training seeds" in text
+
+
+def test_a_method_trained_once_is_given_the_others_spread(pairs: Pairs) -> None:
+    once = measured(0.5, 5, trainings=1)
+    found = comparison(pairs, LEVELS, **{"bolid_no_map+pose": once, "base": measured(0.0, 6, trainings=1)})
+    wide, narrow = (found.test("bolid+pose", row, "pck").difference for row in ("bolid_no_map+pose", "base"))
+    assert wide.high - wide.low > 1.3 * (narrow.high - narrow.low)  # the base is one and the same
+
+
+def test_the_shipped_model_is_no_proof_of_the_method(pairs: Pairs) -> None:
+    found = comparison(pairs, LEVELS)
+    rows = [
+        replace(row, title="BoLID, as shipped") if row.name == "bolid+pose" else row for row in found.rows
+    ]
+    text = verdict(replace(found, rows=rows), "ahead of every")
+    assert text.startswith("Not shown in full: BoLID, as shipped: not trained as the others were")
 
 
 def test_what_carries_is_what_beats_the_base(pairs: Pairs) -> None:
