@@ -119,9 +119,9 @@ def test_rows_without_a_pose_have_steps_of_their_own(home: Path, done: Path) -> 
 
 def test_strength_and_guidance_of_all_rows_are_used_and_told(home: Path, done: Path, tmp_path: Path) -> None:
     more = ("--id-strength", "0", "--guidance", "1", "--samples", "32")
-    assert open_script("eval/run").main(arguments(home, tmp_path / "o", "bolid", more=more)) == 0
+    assert open_script("eval/run").main(arguments(home, tmp_path / "o", "ip_adapter", more=more)) == 0
     results = json.loads((tmp_path / "o" / "results.json").read_text())
-    found = [results["rows"][row]["all"]["id_similarity"]["mean"] for row in ("base", "bolid")]
+    found = [results["rows"][row]["all"]["id_similarity"]["mean"] for row in ("base", "ip_adapter")]
     assert found[0] == pytest.approx(found[1], abs=1e-6)  # at strength 0 nobody is shown
     assert "guidance 1, id_strength 0;" in (tmp_path / "o" / "results.md").read_text()
     assert "each model's own guidance, each model's own id_strength;" in (done / "results.md").read_text()
