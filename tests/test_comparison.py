@@ -25,6 +25,7 @@ from bolid.evaluation.contestants import METHODS, find_contestants
 from bolid.evaluation.pairs import held_out_pairs
 from bolid.evaluation.progress import Progress, duration
 from bolid.evaluation.provenance import weights_hash
+from bolid.evaluation.session import unlike
 from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
 from bolid.training.checkpoint import STATE_FILE
 
@@ -115,6 +116,19 @@ def test_rows_without_a_pose_have_steps_of_their_own(home: Path, done: Path) -> 
         kept = pq.read_table(done / "rows" / row / f"{weights}-0-00000-00016.parquet").column("picture")
         picture = np.asarray(Image.open(io.BytesIO(kept[0].as_py())).convert("RGB"))
         assert np.array_equal(picture, drawn[0])
+
+
+def test_the_verdict_says_what_the_methods_do_not_share(home: Path, done: Path, tmp_path: Path) -> None:
+    verdict = json.loads((done / "results.json").read_text())["answers"][0]["verdict"]
+    assert "not one amount of training (BoLID see its card, IP-Adapter 7 steps of 16 rows)" in verdict
+    assert re.search(
+        r"not one base \(BoLID \w{12}, BoLID \w{12}, IP-Adapter \w{12}\)", verdict
+    )  # random ones
+    shutil.copytree(home / "runs" / "bolid", tmp_path / "bolid")
+    first, second = (tmp_path / "bolid" / f"seed-{seed}" / "export" / "unet" for seed in (0, 1))
+    shutil.rmtree(second)
+    shutil.copytree(first, second)
+    assert unlike(find_contestants(["bolid"], tmp_path, "models/none")) == ()
 
 
 def test_strength_and_guidance_of_all_rows_are_used_and_told(home: Path, done: Path, tmp_path: Path) -> None:

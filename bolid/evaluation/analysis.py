@@ -60,13 +60,14 @@ TRUTH_GROUPS = ("all", "sitting", "pose: standing", "pose: lying down", "view: f
 @dataclass(frozen=True)
 class Comparison:
     """Everything measured. truth: features [N, D] of the truths; references: what was read in the references
-    of the pairs."""
+    of the pairs; unlike: what the methods should share and do not, for the verdict."""
 
     rows: Sequence[Row]
     measured: Mapping[str, Measured]
     pairs: Pairs
     truth: np.ndarray
     references: Reading
+    unlike: tuple[str, ...] = ()
     _groups: dict[str, np.ndarray] = field(default_factory=dict)
 
     def values(self, row: str, figure: str, group: str = "all") -> np.ndarray:

@@ -118,6 +118,7 @@ def _hypothesis(c: Comparison) -> Answer:
     titles = {row.name: row.title for row in c.rows}
     if titles[MAIN] != METHODS["bolid"]:
         reasons.append(f"{titles[MAIN]}: not trained as the others were")
+    reasons += c.unlike
     absent = [METHODS[name] for name in BASELINES if name not in rivals]
     if absent:
         reasons.append(f"{', '.join(absent)} not compared")

@@ -26,7 +26,7 @@ from bolid.evaluation.networks import Networks
 from bolid.evaluation.page import page, picture_grid, plots
 from bolid.evaluation.pairs import Pairs
 from bolid.evaluation.provenance import claim, weights_hash
-from bolid.evaluation.questions import answers
+from bolid.evaluation.questions import BASELINES, answers
 from bolid.evaluation.report import save_jpeg
 from bolid.evaluation.standard import Choice, open_networks
 from bolid.evaluation.tables import report_markdown
@@ -100,7 +100,7 @@ def compare(options: Options, about: dict[str, Any], say: Callable[[str], None])
     state.wait_for_everyone()
     if not state.is_main_process:
         return None
-    results, measured = analyse(rows, sweeps, size, setting, settings, options)
+    results, measured = analyse(contestants, rows, sweeps, size, setting, settings, options)
     results |= about | {"remarks": [*remarks, *_remarks(contestants, results)]}
     write(Path(options.output), results, measured, setting.pairs)
     return results
@@ -186,6 +186,7 @@ def require_adapters(contestant: Contestant) -> None:
 
 
 def analyse(
+    contestants: Sequence[Contestant],
     rows: Sequence[Row],
     sweeps: Sequence[Row],
     size: Size,
@@ -207,7 +208,7 @@ def analyse(
     truth = truth_features(setting, more)
     _, references = setting.networks.read(setting.pairs.reference)
     complete(measured, setting.pairs, truth, references)
-    comparison = Comparison([*rows, *sweeps], measured, setting.pairs, truth, references)
+    comparison = Comparison([*rows, *sweeps], measured, setting.pairs, truth, references, unlike(contestants))
     table = [
         {"name": row.name, "title": row.title, "group": row.group, "training": training_of(row)}
         for row in rows
@@ -244,18 +245,36 @@ def _trained(folder: Path) -> str:
     return f"{facts['step']} steps of {facts['global_batch']} rows"
 
 
-def _remarks(contestants: Sequence[Contestant], results: dict[str, Any]) -> list[str]:
-    """Sentences on what does not compare."""
+def unlike(contestants: Sequence[Contestant]) -> tuple[str, ...]:
+    """What the compared methods should share and do not: the frozen base, and the amount of training."""
+    methods = [each for each in contestants if each.name in (*BASELINES, "bolid")]
+    trained = {(each.title, _trained(Path(folder))) for each in methods for folder in each.folders}
     found = []
-    bases = {
+    for what, told in (("not one base", _bases(methods)), ("not one amount of training", trained)):
+        if len({value for _, value in told}) > 1:
+            found.append(f"{what} ({_listed(told)})")
+    return tuple(found)
+
+
+def _bases(contestants: Sequence[Contestant]) -> set[tuple[str, str]]:
+    """(title, hash of the UNet) of every folder that has one."""
+    return {
         (contestant.title, weights_hash(str(Path(folder) / "unet")))
         for contestant in contestants
         for folder in contestant.folders
         if not contestant.pictures and (Path(folder) / "unet").is_dir()
     }
-    if len({digits for _, digits in bases}) > 1:
-        told = ", ".join(f"{title} {digits}" for title, digits in sorted(bases))
-        found.append(f"Not all methods stand on one base ({told}): their rows do not compare.")
+
+
+def _listed(told: set[tuple[str, str]]) -> str:
+    return ", ".join(f"{title} {value}" for title, value in sorted(told))
+
+
+def _remarks(contestants: Sequence[Contestant], results: dict[str, Any]) -> list[str]:
+    """Sentences on what does not compare or was not measured."""
+    found, bases = [], _bases(contestants)
+    if len({value for _, value in bases}) > 1:
+        found.append(f"Not all methods stand on one base ({_listed(bases)}): their rows do not compare.")
     refused: dict[str, list[str]] = {}
     for row in results["table"]:
         why = results["distribution"][row["name"]].get("why", "")
