@@ -50,10 +50,10 @@ class _Source:
 
     @staticmethod
     def of(means: np.ndarray, more: float = 0.0) -> _Source:
-        """Of the mean of `means` [n]; more: of so many further means like them."""
-        freedom = len(means) - 1
-        spread = float(np.var(means, ddof=1)) if freedom else 0.0
-        return _Source(spread * (1 / len(means) + more), freedom)
+        """Of the mean of `means` [n]; more: so many further means like them. One alone shows no spread."""
+        if len(means) < 2:
+            return _Source(0.0, 0)
+        return _Source(float(np.var(means, ddof=1)) * (1 / len(means) + more), len(means) - 1)
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> Interval:

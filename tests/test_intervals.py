@@ -64,6 +64,9 @@ def test_one_training_drawn_in_two_ways_differs_by_what_it_does_alone() -> None:
     assert not compare(changed, values).ahead
     with pytest.raises(ValueError, match="as many on both sides"):
         compare(changed, values[:1], same=True)
+    apart = np.full((2, 2, 4), np.nan)  # each training measured on one side alone
+    apart[0, 0], apart[1, 1] = np.arange(4.0), np.arange(4.0) + 1
+    assert compare(*apart, same=True).difference.mean == pytest.approx(-1)
 
 
 def test_groups_of_the_same_trainings() -> None:

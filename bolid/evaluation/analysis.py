@@ -96,20 +96,11 @@ class Comparison:
         """
         a, b = self.values(row, figure, group), self.values(other, figure, group)
         count = min(a.shape[1], b.shape[1])
-        same = self._weights(row) is not None and self._weights(row) == self._weights(other)
-        borrow = all(self._is_sample(name) for name in (row, other))
-        return intervals.compare(a[:, :count], b[:, :count], same=same and len(a) == len(b), borrow=borrow)
-
-    def _weights(self, name: str) -> tuple[str, ...] | None:
-        """The hashes of a row's trainings."""
-        contestant = next(row.contestant for row in self.rows if row.name == name)
-        return None if contestant is None else contestant.hashes
-
-    def _is_sample(self, name: str) -> bool:
-        """Whether another training of the same method could stand there: not for the base, nor for a model
-        given by its folder."""
-        row = next(row for row in self.rows if row.name == name)
-        return row.contestant is not None and row.contestant.name in METHODS and name != "base"
+        by = [next(each for each in self.rows if each.name == name).contestant for name in (row, other)]
+        same = None not in by and by[0] == by[1] and len(a) == len(b)
+        # another training could stand there; not so for the base, nor for a model given by its folder
+        borrow = "base" not in (row, other) and all(each is not None and each.name in METHODS for each in by)
+        return intervals.compare(a[:, :count], b[:, :count], same=same, borrow=borrow)
 
     def apart(self, row: str, figure: str, group: str, other: str) -> Interval:
         """Mean of one group of pairs minus another's, unpaired: other people are in them.
