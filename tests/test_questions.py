@@ -127,6 +127,10 @@ def test_costs_parts_and_gaps_are_read_off_their_rows(pairs: Pairs) -> None:
     assert "Pose costs IP-Adapter identity" in text
     assert "identity costs IP-Adapter pose accuracy" in text
     assert "The appearance map: ID_sim, PCK@0.1, LPIPS and CLIP score" in verdict(found, "part of BoLID")
+    dear = comparison(pairs, LEVELS, **{"bolid_no_map+pose": measured(0.5, 9, pck=0.9)})
+    assert "The appearance map: ID_sim, LPIPS and CLIP score (it costs PCK@0.1)" in verdict(
+        dear, "part of BoLID"
+    )
     assert verdict(found, "hidden") == "Not answered by this run."
     back = np.flatnonzero(pairs.view == 2)
     assert len(back) >= 8 or "No method" in verdict(found, "back view")

@@ -289,12 +289,10 @@ def _leave_one_out(c: Comparison) -> Answer:
         return _unanswered(question, "the row bolid+pose")
     for part, row in PARTS_OF_BOLID.items():
         if row in c.measured:
-            gains = [
-                BY_KEY[figure].title
-                for figure in AIMS
-                if asked.difference(f"BoLID - without {part}", MAIN, row, figure)[0]
-            ]
-            adds.append(f"{part}: {_and(gains) if gains else 'nothing that is shown'}")
+            found = {f: asked.difference(f"BoLID - without {part}", MAIN, row, f) for f in AIMS}
+            gains, losses = ([BY_KEY[f].title for f in AIMS if found[f][side]] for side in (0, 1))
+            cost = f" (it costs {_and(losses)})" if losses else ""
+            adds.append(f"{part}: {_and(gains) if gains else 'nothing that is shown'}{cost}")
     if not asked.lines:
         return _unanswered(question, "rows " + ", ".join(PARTS_OF_BOLID.values()))
     return Answer(question, _sentence("; ".join(adds)), tuple(asked.lines))
