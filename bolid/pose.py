@@ -237,26 +237,19 @@ def _hidden_joint(
     return (*np.mean(tips, axis=0), 0.5) if tips else (0.0, 0.0, 0.0)
 
 
-# A grown body's bone lengths in units of its height from neck to ankle and more: only their ratios count.
-_BONES: Mapping[str, tuple[float, tuple[tuple[int, int], ...]]] = MappingProxyType(
-    {
-        "shoulders": (0.37, ((2, 5),)),
-        "torso": (0.54, ((1, 18),)),
-        "arm": (0.285, ((2, 3), (5, 6))),
-        "forearm": (0.25, ((3, 4), (6, 7))),
-        "thigh": (0.43, ((8, 9), (11, 12))),
-        "shin": (0.41, ((9, 10), (12, 13))),
-    }
-)
-TRUST = 0.5
-"""Power of a measured ratio: it comes from two projections, each of which hides some length, so the likely
-one is nearer to 1. On 512 validation pairs with estimated references the bone-ratio error changed by +.003
-(power 1), -.0027 (1/2), -.0026 (1/4); docs/LOG.md."""
+# A projection shortens what points at the viewer, so limbs tell no proportions that hold: of 512 validation
+# pairs with estimated references the bone-ratio error rises from .0323 to .0459 where all bones take half of
+# what is measured, and falls to .0291 by these widths alone (docs/LOG.md, eleventh session).
+WIDTHS = MappingProxyType({"shoulders": 0.33, "hips": -0.5})
+"""Powers of the measured shoulders over hips: the two are nearly parallel, so turning shortens both alike."""
+WIDE = 0.35
+"""Shoulders of less than this share of the torso are seen from the side and say nothing; hips: 0.6 of it."""
+_TRUNK = ((2, 5), (8, 11), (1, 18))  # shoulders, hips, torso
 # (parent, joint, whose ratio the bone takes); 18 is the middle of the hips, where the walk starts.
 _TREE = (
-    (18, 8, None), (18, 11, None), (8, 9, "thigh"), (9, 10, "shin"), (11, 12, "thigh"), (12, 13, "shin"),
-    (18, 1, "torso"), (1, 2, "shoulders"), (1, 5, "shoulders"), (2, 3, "arm"), (3, 4, "forearm"),
-    (5, 6, "arm"), (6, 7, "forearm"), (1, 0, None), (0, 14, None), (0, 15, None), (14, 16, None),
+    (18, 8, "hips"), (18, 11, "hips"), (8, 9, None), (9, 10, None), (11, 12, None), (12, 13, None),
+    (18, 1, None), (1, 2, "shoulders"), (1, 5, "shoulders"), (2, 3, None), (3, 4, None),
+    (5, 6, None), (6, 7, None), (1, 0, None), (0, 14, None), (0, 15, None), (14, 16, None),
     (15, 17, None),
 )  # fmt: skip
 
@@ -265,15 +258,15 @@ def retarget(target: np.ndarray, reference: np.ndarray, aspect: float = 2 / 3) -
     """Give the target pose the reference's proportions.
 
     target, reference: [18, 3]; aspect: width / height of both pictures. Walking from the mid-hip, each bone
-    keeps its direction in the target and takes its length x the ratio (clamped to 0.7 ... 1.4, to the power
-    `TRUST`) of the two persons' proportions. The result stands on the same ground, at the same centre, and is
-    shrunk if it would leave the frame.
+    keeps its direction and length in the target; only shoulders and hips become wider or narrower, by how
+    wide they are against each other in the two pictures (`WIDTHS`), where both show it. The result stands on
+    the same ground, at the same centre, and is shrunk if it would leave the frame.
     Returns float32 [18, 3] with the target's confidences.
     """
     points, valid = _with_mid_hip(target, aspect)
     if not (valid[1] and valid[18]):
         return np.array(target, dtype=np.float32)
-    ratios = _proportion_ratios(points, valid, *_with_mid_hip(reference, aspect))
+    ratios = _width_ratios(points, valid, *_with_mid_hip(reference, aspect))
     moved = points.copy()
     for parent, joint, bone in _TREE:
         ratio = ratios.get(bone, 1.0) if valid[parent] and valid[joint] else 1.0
@@ -295,34 +288,25 @@ def _with_mid_hip(keypoints: np.ndarray, aspect: float) -> tuple[np.ndarray, np.
     return places, np.append(valid, valid[8] and valid[11])
 
 
-def _proportion_ratios(
+def _width_ratios(
     target: np.ndarray, target_valid: np.ndarray, reference: np.ndarray, reference_valid: np.ndarray
 ) -> dict[str | None, float]:
-    """Reference's bone length in body units over the target's, to the power `TRUST`; 1 where foreshortening
-    hides either.
-    """
-    ours, theirs = _proportions(reference, reference_valid), _proportions(target, target_valid)
-    ratios = {bone: ours[bone] / theirs[bone] for bone in ours.keys() & theirs.keys()}
-    return {bone: float(np.clip(ratio, 0.7, 1.4) ** TRUST) for bone, ratio in ratios.items()}
-
-
-def _proportions(places: np.ndarray, valid: np.ndarray) -> dict[str | None, float]:
-    """Bone lengths against a grown body's, in this person's own unit.
-
-    A projection only shortens, so the longest side counts, the unit is the median of the bones within 20 % of
-    the longest, and bones under 0.8 units are held to be foreshortened and left out.
-    """
-    lengths = {
-        bone: max(float(np.linalg.norm(places[a] - places[b])) for a, b in pairs if valid[a] and valid[b])
-        / normal
-        for bone, (normal, pairs) in _BONES.items()
-        if any(valid[a] and valid[b] for a, b in pairs)
-    }
-    longest = max(lengths.values(), default=0.0)
-    if longest < 1e-3:
+    """What the target's shoulders and hips are multiplied by; nothing where a picture does not tell."""
+    ours = _shoulders_over_hips(reference, reference_valid)
+    theirs = _shoulders_over_hips(target, target_valid)
+    if ours is None or theirs is None:
         return {}
-    unit = float(np.median([length for length in lengths.values() if length >= 0.8 * longest]))
-    return {bone: length / unit for bone, length in lengths.items() if length >= 0.8 * unit}
+    return {bone: float(np.clip(ours / theirs, 0.6, 1.7)) ** power for bone, power in WIDTHS.items()}
+
+
+def _shoulders_over_hips(places: np.ndarray, valid: np.ndarray) -> float | None:
+    """Shoulders' width over the hips'; None where they are not seen, or from the side."""
+    if not valid[[1, 2, 5, 8, 11]].all():
+        return None
+    shoulders, hips, torso = (float(np.linalg.norm(places[a] - places[b])) for a, b in _TRUNK)
+    if shoulders <= WIDE * torso or hips <= 0.6 * WIDE * torso:
+        return None
+    return shoulders / hips
 
 
 def _refit(moved: np.ndarray, original: np.ndarray, valid: np.ndarray, aspect: float) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,19 +148,30 @@ def test_prompts_without_scene_tell_nothing_of_it(pairs: Pairs):
     assert without_scene("a person indoors in a room", 4) == "a person"
 
 
-def test_clothes_in_the_prompt_are_none_that_the_person_wears(pairs: Pairs):
-    assert (pairs.clothes != pairs.labels[:, list(CLOTHES_COLUMNS)]).all()
-    for row, prompt in enumerate(pairs.prompt_with_clothes):
+@pytest.fixture(scope="module", params=["test", "validation"])
+def either(request) -> Pairs:
+    """Pairs of either split: what is asked of them follows from their own."""
+    return held_out_pairs(16, 192, 128, processes=1, split=request.param)
+
+
+def test_clothes_in_the_prompt_are_none_that_the_person_wears(either: Pairs):
+    assert (either.clothes != either.labels[:, list(CLOTHES_COLUMNS)]).all()
+    for row, prompt in enumerate(either.prompt_with_clothes):
         worn = {
-            name: ATTRIBUTES[name][index] for name, index in zip(CLOTHES, pairs.clothes[row], strict=True)
+            name: ATTRIBUTES[name][index] for name, index in zip(CLOTHES, either.clothes[row], strict=True)
         }
         assert f"{worn['top_colour']} {worn['top']}" in prompt
         assert worn["bottom_colour"] in prompt
         assert (worn["top"], worn["top_colour"]) not in HELD_OUT[("top", "top_colour")]
-    assert (pairs.first(5).clothes == pairs.clothes[:5]).all()
+    assert (either.first(5).clothes == either.clothes[:5]).all()
 
 
-def test_another_person_keeps_the_pose_and_has_other_proportions(pairs: Pairs):
-    others = np.stack([of_another(int(seed), *pairs.size).keypoints for seed in pairs.seed[:16]])
-    assert np.nanmean(bone_ratio_error(others, pairs.keypoints[:16], pairs.size)) > 0.02
-    assert np.abs(others[..., :2] - pairs.keypoints[:16, :, :2]).mean() < 0.05
+def test_another_person_keeps_the_pose_and_has_other_proportions(either: Pairs):
+    others = np.stack([of_another(int(seed), either.avatars, *either.size).keypoints for seed in either.seed])
+    assert np.nanmean(bone_ratio_error(others, either.keypoints, either.size)) > 0.02
+    assert np.abs(others[..., :2] - either.keypoints[..., :2]).mean() < 0.05
+
+
+def test_photographs_have_no_other_clothes(pairs: Pairs):
+    with pytest.raises(ValueError, match="photographs"):
+        replace(pairs.first(1), split=None).clothes  # noqa: B018 - it is computed when asked for

@@ -106,20 +106,39 @@ def test_retarget_to_oneself_changes_nothing(name):
     np.testing.assert_allclose(retarget(points, points), points, atol=1e-5)
 
 
-def test_retarget_goes_half_the_way_to_the_reference_s_leg_length():
-    reference = POSES["standing"].copy()
-    for joint, parent in ((9, 8), (12, 11)):
-        shift = -0.2 * (reference[joint, :2] - reference[parent, :2])
-        reference[[joint, joint + 1], :2] += shift
-    for joint, parent in ((10, 9), (13, 12)):
-        reference[joint, :2] -= 0.2 * (reference[joint, :2] - reference[parent, :2])
+def test_retarget_takes_no_limb_s_length_from_a_picture_that_may_foreshorten_it():
+    short = POSES["standing"].copy()
+    for hip, knee, ankle in ((8, 9, 10), (11, 12, 13)):
+        short[[knee, ankle], 1] = short[hip, 1] + 0.6 * (short[[knee, ankle], 1] - short[hip, 1])
     target = POSES["arms raised"]
-    result = retarget(target, reference)
-    before = (target[10, 1] - target[8, 1]) / (target[8, 1] - target[1, 1])
-    after = (result[10, 1] - result[8, 1]) / (result[8, 1] - result[1, 1])
-    assert 0.85 < after / before < 0.96
-    assert abs(result[[10, 13], 1].max() - target[[10, 13], 1].max()) < 1e-5
+    result = retarget(target, short)
+    for a, b in ((8, 9), (9, 10), (11, 12), (12, 13)):
+        assert width(result, a, b) == pytest.approx(width(target, a, b), rel=1e-4)
     assert (result[:, 2] == target[:, 2]).all()
+
+
+def width(points, a, b):
+    return np.linalg.norm((points[a, :2] - points[b, :2]) * (2 / 3, 1))
+
+
+def test_retarget_gives_shoulders_and_hips_of_the_reference_however_it_is_turned():
+    reference, target = POSES["standing"].copy(), POSES["arms raised"]
+    reference[8:14, 0] = 0.5 + 0.7 * (reference[8:14, 0] - 0.5)  # narrow hips
+    turned = reference.copy()
+    turned[:, 0] = 0.5 + 0.8 * (turned[:, 0] - 0.5)
+    results = [retarget(target, each) for each in (reference, turned)]
+    for result in results:
+        assert width(result, 2, 5) > 1.05 * width(target, 2, 5)
+        assert width(result, 8, 11) < 0.95 * width(target, 8, 11)
+        assert abs(result[[10, 13], 1].max() - target[[10, 13], 1].max()) < 1e-5  # on the same ground
+    assert width(results[1], 2, 5) == pytest.approx(width(results[0], 2, 5), rel=0.02)
+
+
+def test_retarget_does_not_read_widths_from_the_side():
+    sideways = POSES["standing"].copy()
+    sideways[:, 0] = 0.5 + 0.2 * (sideways[:, 0] - 0.5)
+    result = retarget(POSES["arms raised"], sideways)
+    assert width(result, 2, 5) == pytest.approx(width(POSES["arms raised"], 2, 5), rel=1e-4)
 
 
 def test_retarget_works_with_half_a_person():

@@ -106,7 +106,7 @@ class Call:
             found = _unless_refused(pipe.find_person, pairs.image[rows])
             return [None if person is None else Pose(person.keypoints) for person in found]
         if self.pose == "another":
-            others = [probes.of_another(int(pairs.seed[row]), *pairs.size) for row in rows]
+            others = [probes.of_another(int(pairs.seed[row]), pairs.avatars, *pairs.size) for row in rows]
             return [Pose(known(other.keypoints)) for other in others]
         return [Pose(known(pairs.keypoints[row])) for row in rows]
 

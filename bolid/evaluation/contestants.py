@@ -71,7 +71,9 @@ class Row:
 
 def draw_another(pipe: Any, pairs: Pairs, chunk: slice, options: DrawOptions) -> np.ndarray:  # noqa: ARG001
     """Another person in the truth's pose and scene: right in all but the person."""
-    return np.stack([probes.of_another(int(seed), *pairs.size).image for seed in pairs.seed[chunk]])
+    return np.stack(
+        [probes.of_another(int(seed), pairs.avatars, *pairs.size).image for seed in pairs.seed[chunk]]
+    )
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def draw_swapped(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) ->
 
 def draw_reposed(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:
     """The truth's person and scene in the reference's pose: only the pose is wrong."""
-    return np.stack([probes.reposed(int(seed), *pairs.size) for seed in pairs.seed[chunk]])
+    return np.stack([probes.reposed(int(seed), pairs.avatars, *pairs.size) for seed in pairs.seed[chunk]])
 
 
 DRAWERS: dict[str, Drawer] = {

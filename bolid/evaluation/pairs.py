@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from bolid.evaluation import probes
 
 @dataclass(frozen=True)
 class Pairs:
-    """N people of the test split, each in two pictures: the truth that is to be drawn, and the reference.
+    """N people, each in two pictures: the truth that is to be drawn, and the reference.
 
     Arrays are as `render_arrays` gives them: pictures uint8 [N, H, W, 3], key-points float32 [N, 18, 3],
     masks uint8 [N, H, W], labels and visible [N, A], the rest [N].  `image_prompt` shows the truth's scene
-    with nobody or a stranger; `prompt` names pose, view and scene, not the person.
+    with nobody or a stranger; `prompt` names pose, view and scene, not the person.  `split` is that of the
+    avatars, whose rows follow from it and `seed`; None for photographs.
     """
 
     image: np.ndarray
@@ -38,6 +39,7 @@ class Pairs:
     held_out: np.ndarray
     seed: np.ndarray
     prompt: tuple[str, ...]
+    split: Split | None = None
 
     def __len__(self) -> int:
         return len(self.image)
@@ -53,7 +55,15 @@ class Pairs:
 
     def part(self, chunk: slice) -> Pairs:
         """The pairs of a slice."""
-        return Pairs(**{field.name: getattr(self, field.name)[chunk] for field in fields(self)})
+        names = [field.name for field in fields(self) if field.name != "split"]
+        return replace(self, **{name: getattr(self, name)[chunk] for name in names})
+
+    @property
+    def avatars(self) -> Split:
+        """The avatars' split. Raises ValueError for photographs, which cannot be drawn otherwise."""
+        if self.split is None:
+            raise ValueError("photographs cannot be drawn in another pose or other clothes")
+        return self.split
 
     @cached_property
     def prompt_without_scene(self) -> tuple[str, ...]:
@@ -63,7 +73,7 @@ class Pairs:
     @cached_property
     def clothes(self) -> np.ndarray:
         """Clothes nobody of these wears: int64 [N, 4], indices of `probes.CLOTHES`."""
-        return probes.other_clothes([int(seed) for seed in self.seed])
+        return probes.other_clothes([int(seed) for seed in self.seed], self.avatars)
 
     @cached_property
     def prompt_with_clothes(self) -> tuple[str, ...]:
@@ -84,8 +94,9 @@ def held_out_pairs(
     `cache_dir` keeps the rendered rows. Raises ValueError for a count below 1 or an unknown split.
     """
     arrays = render_arrays(split, 0, count, processes, height, width, cache_dir=cache_dir)
-    names = [field.name for field in fields(Pairs) if field.name != "prompt"]
-    return Pairs(**{n: arrays[n] for n in names}, prompt=tuple(arrays["caption_without_identity"]))
+    names = [field.name for field in fields(Pairs) if field.name not in ("prompt", "split")]
+    prompt = tuple(arrays["caption_without_identity"])
+    return Pairs(**{name: arrays[name] for name in names}, prompt=prompt, split=split)
 
 
 def pairs_fingerprint() -> str:

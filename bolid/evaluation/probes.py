@@ -1,6 +1,6 @@
 """What some rows ask of a pair beside the truth: another prompt, another person's pose, another pose.
 
-All of it follows from the pair's seed in the test split, as the pair itself does.
+All of it follows from the pair's split and seed, as the pair itself does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bolid.avatars.caption import SCENE_WORDS, article
 from bolid.avatars.identity import ATTRIBUTES, HELD_OUT, AvatarIdentity
 from bolid.avatars.render import Rendering, render
 from bolid.avatars.scene import SCENES
-from bolid.avatars.world import RowPlan, plan_row
+from bolid.avatars.world import RowPlan, Split, plan_row
 
 CLOTHES = ("top", "top_colour", "bottom", "bottom_colour")
 CLOTHES_COLUMNS = tuple(list(ATTRIBUTES).index(name) for name in CLOTHES)
@@ -35,9 +35,11 @@ def without_scene(prompt: str, scene: int) -> str:
     raise AssertionError(f"{prompt!r} does not tell the scene {SCENES[scene]!r}")
 
 
-def other_clothes(seeds: Sequence[int]) -> np.ndarray:
-    """int64 [N, 4]: indices of `CLOTHES`, each another value than the person of that test row wears."""
-    return np.array([_other_clothes(plan_row(int(seed), "test").identity, int(seed)) for seed in seeds])
+def other_clothes(seeds: Sequence[int], split: Split) -> np.ndarray:
+    """int64 [N, 4]: indices of `CLOTHES`, each another value than the person of that row of `split`
+    wears.
+    """
+    return np.array([_other_clothes(plan_row(seed, split).identity, seed) for seed in seeds])
 
 
 def with_clothes(prompt: str, clothes: np.ndarray) -> str:
@@ -53,14 +55,14 @@ def with_clothes(prompt: str, clothes: np.ndarray) -> str:
     return prompt.replace(_SUBJECT, f"{_SUBJECT} wearing {worn}", 1)
 
 
-def of_another(seed: int, height: int, width: int) -> Rendering:
-    """The next test row's person in this row's pose, view and scene: a pose with other proportions."""
-    return _rendered(plan_row(seed, "test"), plan_row(seed + 1, "test").identity, height, width)
+def of_another(seed: int, split: Split, height: int, width: int) -> Rendering:
+    """The next row's person in this row's pose, view and scene: a pose with other proportions."""
+    return _rendered(plan_row(seed, split), plan_row(seed + 1, split).identity, height, width)
 
 
-def reposed(seed: int, height: int, width: int) -> np.ndarray:
+def reposed(seed: int, split: Split, height: int, width: int) -> np.ndarray:
     """This row's person and scene in the pose of the reference: uint8 [H, W, 3]."""
-    plan = plan_row(seed, "test")
+    plan = plan_row(seed, split)
     rng = np.random.default_rng(plan.draw_seed)
     return render(plan.identity, plan.reference_angles, plan.scene, rng, height, width, plan.scene_seed).image
 
