@@ -99,8 +99,9 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
             out: 0.8). A part at 0 has no influence; all at 0 (without pose and image prompt) is exactly the
             stock pipeline.
         pose_strength: 0 or more; 0 is as pose=None.
-        retarget: give the pose the reference's proportions. None: where the pose is a name or a picture, for
-            it is somebody else's then; key-points and skeleton maps are taken as they are.
+        retarget: give the pose the reference's proportions: how wide shoulders and hips are. None: where the
+            pose is a name or a picture, for it is somebody else's then; key-points and skeleton maps are
+            taken as they are.
         num_inference_steps, guidance_scale: None takes the model's own defaults, see `call_defaults`.
         height, width: pixels, multiples of 8; None takes the size of `image`, or else the model's own (for
             several people as wide as they need).
