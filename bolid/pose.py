@@ -291,7 +291,10 @@ def _with_mid_hip(keypoints: np.ndarray, aspect: float) -> tuple[np.ndarray, np.
 def _width_ratios(
     target: np.ndarray, target_valid: np.ndarray, reference: np.ndarray, reference_valid: np.ndarray
 ) -> dict[str | None, float]:
-    """What the target's shoulders and hips are multiplied by; nothing where a picture does not tell."""
+    """What the target's shoulders and hips are multiplied by; nothing where a picture does not tell.
+
+    People differ by less than the clamp: beyond it a joint was misread.
+    """
     ours = _shoulders_over_hips(reference, reference_valid)
     theirs = _shoulders_over_hips(target, target_valid)
     if ours is None or theirs is None:
@@ -321,5 +324,7 @@ def _refit(moved: np.ndarray, original: np.ndarray, valid: np.ndarray, aspect: f
     mine = moved[valid]
     foot = np.array([(mine[:, 0].min() + mine[:, 0].max()) / 2, mine[:, 1].max()])
     reach = np.maximum(mine - foot, 1e-6), np.maximum(foot - mine, 1e-6)
-    scale = min(1.0, ((high - anchor) / reach[0]).min(), ((anchor - low) / reach[1]).min())
+    # Feet at the frame's edge leave no room below, and need none.
+    room = np.maximum(high - anchor, 1e-6), np.maximum(anchor - low, 1e-6)
+    scale = min(1.0, (room[0] / reach[0]).min(), (room[1] / reach[1]).min())
     return (moved - foot) * max(scale, 0.1) + anchor

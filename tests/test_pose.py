@@ -121,24 +121,54 @@ def width(points, a, b):
     return np.linalg.norm((points[a, :2] - points[b, :2]) * (2 / 3, 1))
 
 
-def test_retarget_gives_shoulders_and_hips_of_the_reference_however_it_is_turned():
-    reference, target = POSES["standing"].copy(), POSES["arms raised"]
-    reference[8:14, 0] = 0.5 + 0.7 * (reference[8:14, 0] - 0.5)  # narrow hips
-    turned = reference.copy()
-    turned[:, 0] = 0.5 + 0.8 * (turned[:, 0] - 0.5)
-    results = [retarget(target, each) for each in (reference, turned)]
-    for result in results:
-        assert width(result, 2, 5) > 1.05 * width(target, 2, 5)
-        assert width(result, 8, 11) < 0.95 * width(target, 8, 11)
-        assert abs(result[[10, 13], 1].max() - target[[10, 13], 1].max()) < 1e-5  # on the same ground
-    assert width(results[1], 2, 5) == pytest.approx(width(results[0], 2, 5), rel=0.02)
+def narrow_hips(share):
+    """ "standing" with hips (and legs) brought together."""
+    points = POSES["standing"].copy()
+    points[8:14, 0] = 0.5 + share * (points[8:14, 0] - 0.5)
+    return points
 
 
-def test_retarget_does_not_read_widths_from_the_side():
-    sideways = POSES["standing"].copy()
-    sideways[:, 0] = 0.5 + 0.2 * (sideways[:, 0] - 0.5)
-    result = retarget(POSES["arms raised"], sideways)
-    assert width(result, 2, 5) == pytest.approx(width(POSES["arms raised"], 2, 5), rel=1e-4)
+def squeezed(points, share):
+    """The pose turned to the side, so far that `share` of its width is left."""
+    turned = points.copy()
+    turned[:, 0] = 0.5 + share * (turned[:, 0] - 0.5)
+    return turned
+
+
+def grown(result, target):
+    """How much wider shoulders and hips are."""
+    return [width(result, *ends) / width(target, *ends) for ends in ((2, 5), (8, 11))]
+
+
+@pytest.mark.parametrize("turn", [1.0, 0.8])
+def test_retarget_gives_shoulders_and_hips_of_the_reference_however_it_is_turned(turn):
+    target = POSES["standing"]
+    result = retarget(target, squeezed(narrow_hips(0.7), turn))
+    ratio = width(target, 8, 11) / width(narrow_hips(0.7), 8, 11)
+    assert grown(result, target) == pytest.approx([ratio**0.33, ratio**-0.5], rel=0.03)
+    assert abs(result[[10, 13], 1].max() - target[[10, 13], 1].max()) < 1e-5  # on the same ground
+
+
+def test_retarget_takes_an_absurd_width_for_a_mistake():
+    target, reference = POSES["standing"], POSES["standing"].copy()
+    reference[[2, 5], 0] = 0.5 + 2.5 * (reference[[2, 5], 0] - 0.5)
+    assert grown(retarget(target, reference), target) == pytest.approx([1.7**0.33, 1.7**-0.5], rel=0.01)
+
+
+def test_retarget_reads_no_width_from_the_side_or_without_a_joint():
+    target, reference = POSES["standing"], narrow_hips(0.7)
+    without = reference.copy()
+    without[8] = 0
+    assert grown(retarget(target, squeezed(reference, 0.2)), target) == pytest.approx([1, 1], rel=1e-4)
+    assert grown(retarget(target, without), target) == pytest.approx([1, 1], rel=1e-4)
+    sideways = squeezed(target, 0.2)
+    assert grown(retarget(sideways, reference), sideways) == pytest.approx([1, 1], rel=1e-4)
+
+
+def test_retarget_keeps_the_size_of_a_person_whose_feet_are_at_the_frame_s_edge():
+    low = POSES["standing"].copy()
+    low[:, 1] += 0.1
+    np.testing.assert_allclose(retarget(low, low), low, atol=1e-5)
 
 
 def test_retarget_works_with_half_a_person():
