@@ -252,14 +252,14 @@ def cached(folder: Path) -> list[str]:
 def test_uploads_and_results_are_deleted_at_their_age(
     pipe: Any, picture: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With an age of two seconds instead of an hour; what the page itself shows stays."""
-    monkeypatch.setattr("bolid.space.page.KEPT", 2)
+    """With an age of four seconds instead of an hour; what the page itself shows stays."""
+    monkeypatch.setattr("bolid.space.page.KEPT", 4)
     monkeypatch.setattr("bolid.space.page.SWEPT", 1)
     with served(pipe, tmp_path, ROOT / "examples") as address:
         own = cached(tmp_path)
         client = Client(address, verbose=False)
         client.predict(reference=picture, steps=1, api_name="/generate")
-        assert len(cached(tmp_path)) >= len(own) + 2  # the upload and the picture
+        assert len(cached(tmp_path)) > len(own)  # the picture; a slow drawing may outlive its upload
         deadline = time.monotonic() + 30
         while len(cached(tmp_path)) > len(own) and time.monotonic() < deadline:
             time.sleep(0.2)
