@@ -13,6 +13,7 @@ from bolid import BoLIDPipeline
 from bolid.avatars.caption import SCENE_WORDS
 from bolid.avatars.identity import ATTRIBUTES, HELD_OUT
 from bolid.evaluation.calls import DrawOptions
+from bolid.evaluation.contestants import draw_another
 from bolid.evaluation.drawing import DRAWERS
 from bolid.evaluation.gates import Gate, gates
 from bolid.evaluation.pairs import Pairs, held_out_pairs
@@ -170,6 +171,14 @@ def test_another_person_keeps_the_pose_and_has_other_proportions(either: Pairs):
     others = np.stack([of_another(int(seed), either.avatars, *either.size).keypoints for seed in either.seed])
     assert np.nanmean(bone_ratio_error(others, either.keypoints, either.size)) > 0.02
     assert np.abs(others[..., :2] - either.keypoints[..., :2]).mean() < 0.05
+
+
+@pytest.mark.parametrize("draw", [draw_another, DRAWERS["reposed"]])
+def test_rows_of_avatars_follow_the_pairs_own_split(either: Pairs, draw):
+    drawn = draw(None, either, slice(0, 8), DrawOptions())
+    changed = (np.abs(drawn.astype(int) - either.image[:8]) > 8).any(-1).mean((1, 2))
+    assert changed.min() > 0  # another person, or the person in another pose
+    assert np.median(changed) < 0.35  # before the same scene
 
 
 def test_photographs_have_no_other_clothes(pairs: Pairs):

@@ -12,7 +12,15 @@ from stock_pipelines import NEAR, draw
 from tiny_pipelines import make_reference
 
 from bolid import BoLIDPipeline, BoLIDXLPipeline, Identity, Pose, Reference
-from bolid.pose import PARTS, skeleton_map
+from bolid.inputs import proportions_of
+from bolid.pose import PARTS, retarget, skeleton_map
+
+
+def with_narrow_hips(person: Reference) -> Reference:
+    """The same pixels, read with hips of 0.7 of their width."""
+    points = person.keypoints.copy()
+    points[[8, 11], 0] -= 0.3 * (points[[8, 11], 0] - points[[8, 11], 0].mean())
+    return Reference(person.image, points, person.parts)
 
 
 class TestStrength:
@@ -39,14 +47,21 @@ class TestStrength:
     def test_proportions_of_a_part_at_zero_have_no_influence(
         self, mini: BoLIDPipeline, person: Reference
     ) -> None:
-        points = person.keypoints.copy()
-        points[[9, 10, 12, 13], 1] += 0.04  # longer legs, the same pixels
-        longer = Reference(person.image, points, person.parts)
-        first, second = (
-            draw(mini, reference=r, pose="standing", id_strength={"lower": 0, "feet": 0, "upper": 0})
-            for r in (person, longer)
-        )
-        assert torch.equal(first, second)
+        hidden = {"lower": 0, "feet": 0, "upper": 0}
+        for strength, same in ((hidden, True), (1.0, False)):
+            first, second = (
+                draw(mini, reference=r, pose="standing", id_strength=strength)
+                for r in (person, with_narrow_hips(person))
+            )
+            assert torch.equal(first, second) == same
+
+    @pytest.mark.parametrize("part", ["upper", "lower"])
+    def test_a_part_at_zero_tells_no_widths(self, person: Reference, part: str) -> None:
+        strength = np.array([float(name != part) for name in PARTS])
+        narrow, standing = with_narrow_hips(person).keypoints, Pose.named("standing").keypoints
+        untold = retarget(standing, proportions_of(narrow, strength))
+        np.testing.assert_allclose(untold, standing, atol=1e-5)
+        assert np.abs(retarget(standing, narrow) - standing).max() > 0.005
 
     def test_conditions_change_the_picture(self, mini: BoLIDPipeline, person: Reference) -> None:
         seen = [
@@ -66,14 +81,14 @@ class TestStrength:
     def test_names_take_the_persons_proportions_and_keypoints_stay(
         self, mini: BoLIDPipeline, person: Reference
     ) -> None:
-        points = Pose.named("sitting")
+        points, person = Pose.named("standing"), with_narrow_hips(person)
         given, kept, fitted = (
             draw(mini, reference=person, pose=points, retarget=how) for how in (None, False, True)
         )
         assert torch.equal(given, kept)
         assert not torch.allclose(given, fitted, **NEAR)
         by_name, by_name_fitted = (
-            draw(mini, reference=person, pose="sitting", retarget=how) for how in (None, True)
+            draw(mini, reference=person, pose="standing", retarget=how) for how in (None, True)
         )
         assert torch.equal(by_name, by_name_fitted)
 
