@@ -244,7 +244,7 @@ def measure(
         if encoders is None:
             print(f"no {options.model}-projections: r@1 of its text-image encoder is not measured")
         else:
-            found.insert(0, retrieval_gate(encoders, *pairs.size, options.processes))
+            found.insert(0, retrieval_gate(encoders, *pairs.size, options.processes, pairs.avatars))
         found += cost_gates(pipe, options.model, pairs)
     summary = summarise(scores, pairs) | {
         "gates": [gate.as_dict() for gate in found],

@@ -114,8 +114,7 @@ def page(results: Results, drawings: Mapping[str, str], grid: np.ndarray) -> str
     for answer in others:
         body += _answer(answer)
     body += ["<h2>Every figure</h2>", _html_table(main_table(results))]
-    halves = results["distribution"]["two halves of the truth"]
-    body += [f"<p>{html.escape(floor_of(halves, results['networks']['kind']))}</p>"]
+    body += [f"<p>{html.escape(floor_of(results))}</p>"]
     body += ["<h2>Tests against BoLID</h2>", _html_table(test_table(results))] if results["tests"] else []
     for title, table in sweep_tables(results).items():
         body += [f"<h2>{html.escape(title)}</h2>", _html_table(table)]

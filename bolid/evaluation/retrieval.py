@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bolid import metrics
 from bolid.avatars.dataset import render_arrays
+from bolid.avatars.world import Split
 from bolid.evaluation.gates import Gate
 from bolid.evaluators import Projections
 
@@ -52,13 +53,13 @@ class OwnEncoders:
         return F.normalize(self.projections.text(pooled.float()), dim=-1)
 
 
-def retrieval_gate(network: Any, height: int, width: int, processes: int = 1) -> Gate:
-    """r@1: the share of the first CAPTIONS test captions whose own picture is the nearest of as many.
+def retrieval_gate(network: Any, height: int, width: int, processes: int = 1, split: Split = "test") -> Gate:
+    """r@1: the share of the first CAPTIONS captions of `split` whose own picture is the nearest of as many.
 
     network: `OwnEncoders`, or a `loss_networks.TextImageNetwork`. Several people may be told by the same
     words; that counts as a miss.
     """
-    rows = render_arrays("test", 0, CAPTIONS, processes, height, width)
+    rows = render_arrays(split, 0, CAPTIONS, processes, height, width)
     pictures = torch.from_numpy(rows["image"]).permute(0, 3, 1, 2)
     with torch.no_grad():
         seen = torch.cat([network.pictures(chunk.float() / 127.5 - 1).cpu() for chunk in pictures.split(50)])

@@ -106,8 +106,7 @@ def report_markdown(results: Results) -> str:
         if answer["lines"]:
             lines += [markdown(answer_table(answer)), ""]
     lines += ["## Table", "", markdown(main_table(results)), ""]
-    halves = results["distribution"]["two halves of the truth"]
-    lines += [floor_of(halves, results["networks"]["kind"]), ""]
+    lines += [floor_of(results), ""]
     if results["tests"]:
         lines += ["## Tests against BoLID", "", markdown(test_table(results)), ""]
     for title, table in sweep_tables(results).items():
@@ -157,13 +156,14 @@ def signatures(results: Results) -> list[str]:
     ]
 
 
-def floor_of(halves: Mapping[str, Any], kind: str) -> str:
+def floor_of(results: Results) -> str:
     """What FID and KID are of two halves of the truths."""
+    halves, kind = results["distribution"]["two halves of the truth"], results["networks"]["kind"]
     found = number(halves["fid"], 2) if halves["fid"] is not None else "not given: " + halves["why"]
     return (
-        f"FID{ending(kind)} and KID{ending(kind)} compare with the truths of the first N test rows, in units "
-        f"of the truths' own spread. Two halves of them ({halves['pictures']} each): FID{ending(kind)} "
-        f"{found}, KID{ending(kind)} {number(halves['kid'], 3)}."
+        f"FID{ending(kind)} and KID{ending(kind)} compare with the truths of the first N rows of the split, "
+        f"in units of the truths' own spread. Two halves of them ({halves['pictures']} each): "
+        f"FID{ending(kind)} {found}, KID{ending(kind)} {number(halves['kid'], 3)}."
     )
 
 
