@@ -10,18 +10,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bolid.avatars.caption import SCENE_WORDS, article
+from bolid.avatars.caption import SCENE_WORDS
 from bolid.avatars.identity import ATTRIBUTES, HELD_OUT, AvatarIdentity
 from bolid.avatars.render import Rendering, render
 from bolid.avatars.scene import SCENES
 from bolid.avatars.world import RowPlan, Split, plan_row
+from bolid.clothes import CLOTHES
+from bolid.clothes import with_clothes as in_words
 
-CLOTHES = ("top", "top_colour", "bottom", "bottom_colour")
 CLOTHES_COLUMNS = tuple(list(ATTRIBUTES).index(name) for name in CLOTHES)
 # A dress is left out (it decides the bottom too), and so are skirts for men, whom the world never draws so.
 _TOPS = ("t-shirt", "sweater", "tank top", "hoodie", "jacket")
 _BOTTOMS = {"man": ("trousers", "shorts"), "woman": ATTRIBUTES["bottom"]}
-_SUBJECT = "a person"  # of every prompt without identity words
 
 
 def without_scene(prompt: str, scene: int) -> str:
@@ -43,16 +43,9 @@ def other_clothes(seeds: Sequence[int], split: Split) -> np.ndarray:
 
 
 def with_clothes(prompt: str, clothes: np.ndarray) -> str:
-    """A prompt of "a person" that wears `clothes` [4], in the captions' words."""
-    top, top_colour, bottom, bottom_colour = (
-        ATTRIBUTES[name][index] for name, index in zip(CLOTHES, clothes, strict=True)
-    )
-    lower = f"{bottom_colour} {bottom}"
-    if bottom.startswith("long "):
-        lower = f"long {bottom_colour} {bottom.removeprefix('long ')}"
-    worn = f"{article(f'{top_colour} {top}')} and {article(lower) if 'skirt' in bottom else lower}"
-    assert _SUBJECT in prompt
-    return prompt.replace(_SUBJECT, f"{_SUBJECT} wearing {worn}", 1)
+    """A prompt of "a person" that wears `clothes` [4], indices of `CLOTHES`, in the captions' words."""
+    worn = {name: ATTRIBUTES[name][index] for name, index in zip(CLOTHES, clothes, strict=True)}
+    return in_words(prompt, worn)
 
 
 def of_another(seed: int, split: Split, height: int, width: int) -> Rendering:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,6 +52,29 @@ class Rows:
     def batch(self, indices: np.ndarray, device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """The rows at `indices` [B] as tensors on `device`."""
         return {name: as_tensor(array[indices]).to(device) for name, array in self.columns.items()}
+
+
+class JoinedRows:
+    """Rows of several sources with the same columns, one after the other."""
+
+    def __init__(self, sources: Sequence[BatchRows]) -> None:
+        self._sources = sources
+        self._ends = np.cumsum([len(source) for source in sources])
+        self.fingerprint = "+".join(source.fingerprint for source in sources)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def batch(self, indices: np.ndarray, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+        """The rows at `indices` [B] as tensors on `device`."""
+        where = np.searchsorted(self._ends, indices, side="right")
+        order = np.argsort(where, kind="stable")
+        parts = []
+        for number in np.unique(where):
+            source = self._sources[number]
+            parts.append(source.batch(indices[where == number] - self._ends[number] + len(source), device))
+        back = torch.from_numpy(np.argsort(order)).to(device)
+        return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
 
 
 def as_tensor(array: np.ndarray) -> Tensor:

@@ -57,7 +57,7 @@ def raw_tensors(rows: Mapping[str, Any], base: FrozenBase) -> dict[str, Tensor]:
     rows: arrays as of `bolid.avatars.dataset.render_arrays` or `bolid.training.table.TableRows.read`.
     """
     names = (*PICTURES, "masks", "keypoints", "reference_masks", "reference_keypoints", *PASSED)
-    names = (*names, "own_reference", "has_prompt")
+    names = (*names, "own_reference", "has_prompt", "own_parts")
     tensors = {name: torch.from_numpy(np.ascontiguousarray(rows[name])) for name in names if name in rows}
     count = len(rows["image"])
     tensors.setdefault("own_reference", torch.zeros(count, dtype=torch.bool))
@@ -173,6 +173,8 @@ def in_step(
     if faded_share is not None:
         faded = (draws.uniform("drop/faded") < faded_share).long().cpu().numpy()
         strengths = strengths[np.arange(len(faded)), faded][:, None]
+    if "own_parts" in raw:  # the others would tell what the target does not wear
+        strengths = strengths * raw["own_parts"].cpu().numpy()[:, None]
     return condition_columns(raw, base, torch.as_tensor(strengths, device=raw["image"].device), estimate)
 
 

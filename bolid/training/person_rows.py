@@ -14,12 +14,13 @@ from bolid.training.augmentation import Augment
 from bolid.training.avatar_rows import AvatarRows
 from bolid.training.bases import FrozenBase
 from bolid.training.config import DataConfig, TrainConfig
-from bolid.training.data import BatchRows, batch_indices
+from bolid.training.data import BatchRows, JoinedRows, batch_indices
 from bolid.training.draws import Draws
 from bolid.training.feature_store import FeatureRows, RawRows
 from bolid.training.features import in_step, raw_tensors
 from bolid.training.objectives.conditions import ConditionOptions
 from bolid.training.pairs import hold_out, person_key
+from bolid.training.redressed_rows import RedressedRows
 from bolid.training.sources import AVATARS, Columns, fingerprint_of, open_dataset
 from bolid.training.streams import StreamRows
 from bolid.training.table import TableRows
@@ -93,6 +94,11 @@ def person_rows(config: TrainConfig, base: FrozenBase) -> tuple[BatchRows, Batch
             f"data.height={data.height}, data.width={data.width}: multiples of {base.fold} are needed."
         )
     base.require("image_encoder")
+    if data.redressed_size and (data.source != AVATARS or not data.cache_features):
+        raise ValueError(
+            f"data.redressed_size={data.redressed_size}: only avatars can be drawn in other clothes, and "
+            "with data.cache_features=true; leave it at 0."
+        )
     if data.source == AVATARS:
         sizes = split_sizes(config)
         train: Any = AvatarRows(data, "train", sizes["train"])
@@ -104,9 +110,18 @@ def person_rows(config: TrainConfig, base: FrozenBase) -> tuple[BatchRows, Batch
     # exact key-points of a reference would be more than a user's picture gives
     estimate = data.source == AVATARS
     if data.cache_features:
-        return _kept(train, base, data, estimate), _kept(held_out, base, data, estimate)
+        kept: Any = _kept(train, base, data, estimate)
+        if data.redressed_size:
+            kept = JoinedRows([kept, _kept(_redressed(config), base, data, estimate)])
+        return kept, _kept(held_out, base, data, estimate)
     share = float(config.objective.get("faded_share", ConditionOptions.faded_share))
     return StepRows(train, base, data.augment, estimate, share), _kept(held_out, base, data, estimate)
+
+
+def _redressed(config: TrainConfig) -> RedressedRows:
+    """The first training rows, their references in other clothes."""
+    data, size = config.data, min(config.data.redressed_size, split_sizes(config)["train"])
+    return RedressedRows(AvatarRows(data, "train", size), "train", data.height, data.width)
 
 
 def _kept(rows: RawRows, base: FrozenBase, data: DataConfig, estimate: bool) -> FeatureRows:

@@ -1,0 +1,53 @@
+"""Avatar rows whose reference wears other clothes than the person is to: what a call is told where clothes
+come by words.
+
+In other rows reference and target wear the same, so what is left of a reference whose clothes are taken out
+(a hem at a shoe, a collar at a chin) tells them still, and a model learns to believe it more than the words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bolid.avatars.render import render
+from bolid.avatars.world import Split, plan_row
+from bolid.clothes import CLOTHES, in_other_clothes, with_clothes
+from bolid.pose import PARTS
+from bolid.training.avatar_rows import AvatarRows
+
+KEPT = np.array([part not in ("upper", "lower") for part in PARTS])  # what the reference still tells
+NAMED = 0.75  # share of the captions that name top and bottom; the others name what they named before
+
+
+class RedressedRows:
+    """Rows 0 ... size - 1 of a split with references in other clothes.
+
+    The columns are those of `AvatarRows`, but for the reference's, and `own_parts` bool [N, 4]: parts of the
+    reference that are the target's too.
+    """
+
+    def __init__(self, rows: AvatarRows, split: Split, height: int, width: int) -> None:
+        self._rows, self._size = rows, (height, width)
+        self._split: Split = split
+        self.fingerprint = f"{rows.fingerprint}-redressed"
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, indices: np.ndarray) -> dict[str, Any]:
+        """Columns of some rows, in the order asked for."""
+        columns = self._rows.read(indices)
+        for at, seed in enumerate(columns["seed"].tolist()):
+            plan = plan_row(seed, self._split)
+            rng = np.random.default_rng([plan.draw_seed, 0xD2E55])
+            person = in_other_clothes(plan.identity, rng)
+            drawn = render(person, plan.reference_angles, plan.reference_scene, rng, *self._size)
+            columns["reference"][at] = drawn.image
+            columns["reference_masks"][at] = drawn.parts
+            columns["reference_keypoints"][at] = drawn.keypoints
+            if rng.random() < NAMED:
+                worn = {name: getattr(plan.identity, name) for name in CLOTHES}
+                columns["caption"][at] = with_clothes(columns["caption_without_identity"][at], worn)
+        return columns | {"own_parts": np.tile(KEPT, (len(columns["seed"]), 1))}
