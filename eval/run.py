@@ -100,6 +100,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.suite and options.models:
         parser.error("--suite measures one model, --models compares: give one of the two")
+    if options.dataset != Options.dataset and not options.models:
+        parser.error(f"--dataset {options.dataset}: a suite measures on avatars; compare with --models there")
     options.guard = options.quick and not options.suite and not options.models
     options.suite = options.suite or "mini-quality"
     main_pairs, sweep_pairs = QUICK_PAIRS if options.quick else PAIRS

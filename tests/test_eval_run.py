@@ -130,6 +130,11 @@ def test_missing_evaluators_are_one_sentence_and_code_2(
     assert "no evaluators" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         run.parse(["--output", "x", "--pairs", "3"])
+    for wrong in (["--dataset", "somebody/photos"], ["--suite", "mini-tokens", "--dataset", "rows"]):
+        with pytest.raises(SystemExit):
+            run.parse(["--output", "x", *wrong])
+        assert "--models" in capsys.readouterr().err
+    assert run.parse(["--output", "x", "--dataset", "rows", "--models", "a"]).dataset == "rows"
 
 
 class Refusing:
