@@ -38,7 +38,7 @@ def scores(pairs: Pairs) -> dict[str, Scores]:
     """The shipped evaluators' figures of the truth and of the truth spoilt in one way each."""
     evaluators = load_evaluators(str(EVALUATORS), "cpu")
     _, reference = evaluators.read(pairs.reference)
-    rows = ("truth", "blurred", "recoloured", "swapped", "reposed")
+    rows = ("truth", "blurred", "recoloured", "swapped", "reposed", "redressed")
     drawn = {row: DRAWERS[row](None, pairs, slice(0, PAIRS), DrawOptions()) for row in rows}
     return {row: score(pictures, pairs, evaluators, reference) for row, pictures in drawn.items()}
 
@@ -50,7 +50,7 @@ def test_each_spoiling_moves_the_figure_it_should(scores: dict[str, Scores], pai
         return summary["rows"][row]["all"][figure]["mean"]
 
     # truth first, in every figure; the truth in another pose may be the easier one to read
-    others = [row for row in scores if row != "reposed"]
+    others = [row for row in scores if row not in ("reposed", "redressed")]
     for figure in ("pck", "attributes", "identified_by_body"):
         assert mean("truth", figure) > max(mean(row, figure) for row in others) - 0.02
     assert mean("truth", "pck") > mean("reposed", "pck")
@@ -70,6 +70,10 @@ def test_each_spoiling_moves_the_figure_it_should(scores: dict[str, Scores], pai
     assert mean("reposed", "pck") < mean("truth", "pck") - 0.3
     assert mean("reposed", "identified_by_body") > mean("swapped", "identified_by_body") + 0.3
     assert mean("reposed", "scene") > 0.9
+    # other clothes: they are read, and the person is no longer
+    assert mean("redressed", "words") > mean("truth", "words") + 0.5
+    assert mean("redressed", "attributes") < mean("truth", "attributes") - 0.1
+    assert mean("redressed", "pck") > mean("truth", "pck") - 0.05
 
 
 def test_the_clip_score_knows_the_right_words_and_finds_pictures(pairs: Pairs):
@@ -173,7 +177,7 @@ def test_another_person_keeps_the_pose_and_has_other_proportions(either: Pairs):
     assert np.abs(others[..., :2] - either.keypoints[..., :2]).mean() < 0.05
 
 
-@pytest.mark.parametrize("draw", [draw_another, DRAWERS["reposed"]])
+@pytest.mark.parametrize("draw", [draw_another, DRAWERS["reposed"], DRAWERS["redressed"]])
 def test_rows_of_avatars_follow_the_pairs_own_split(either: Pairs, draw):
     drawn = draw(None, either, slice(0, 8), DrawOptions())
     changed = (np.abs(drawn.astype(int) - either.image[:8]) > 8).any(-1).mean((1, 2))

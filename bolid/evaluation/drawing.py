@@ -82,6 +82,12 @@ def draw_reposed(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) ->
     return np.stack([probes.reposed(int(seed), pairs.avatars, *pairs.size) for seed in pairs.seed[chunk]])
 
 
+def draw_redressed(pipe: Any, pairs: Pairs, chunk: Chunk, options: DrawOptions) -> np.ndarray:
+    """The truth in the clothes that `clothes_in_prompt` asks for: the ceiling of its figures."""
+    asked = zip(pairs.seed[chunk], pairs.clothes[chunk], strict=True)
+    return np.stack([probes.redressed(int(seed), pairs.avatars, worn, *pairs.size) for seed, worn in asked])
+
+
 DRAWERS: dict[str, Drawer] = {
     "truth": draw_truth,
     "reconstruction": draw_reconstruction,
@@ -102,6 +108,7 @@ DRAWERS: dict[str, Drawer] = {
     "clothes_in_prompt": Call(
         prompt="prompt_with_clothes", further={"id_strength": {"upper": 0, "lower": 0}}
     ),
+    "redressed": draw_redressed,
     **{f"strength_{value:g}": Call(further={"id_strength": value}) for value in STRENGTHS},
     "blurred": draw_blurred,
     "recoloured": draw_recoloured,

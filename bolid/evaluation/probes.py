@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from bolid.avatars.caption import SCENE_WORDS
-from bolid.avatars.identity import ATTRIBUTES, HELD_OUT, AvatarIdentity
+from bolid.avatars.identity import ATTRIBUTES, CLOTH_COLOURS, HELD_OUT, AvatarIdentity
 from bolid.avatars.render import Rendering, render
 from bolid.avatars.scene import SCENES
 from bolid.avatars.world import RowPlan, Split, plan_row
@@ -58,6 +59,17 @@ def reposed(seed: int, split: Split, height: int, width: int) -> np.ndarray:
     plan = plan_row(seed, split)
     rng = np.random.default_rng(plan.draw_seed)
     return render(plan.identity, plan.reference_angles, plan.scene, rng, height, width, plan.scene_seed).image
+
+
+def redressed(seed: int, split: Split, clothes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """This row's person in `clothes` [4], indices of `CLOTHES`: uint8 [H, W, 3].
+
+    It is what `with_clothes` asks for, so no picture can let a network read more of it.
+    """
+    plan = plan_row(seed, split)
+    worn = {name: ATTRIBUTES[name][index] for name, index in zip(CLOTHES, clothes, strict=True)}
+    colours = {f"{piece}_rgb": CLOTH_COLOURS[worn[f"{piece}_colour"]] for piece in ("top", "bottom")}
+    return _rendered(plan, replace(plan.identity, **worn, **colours), height, width).image
 
 
 def _rendered(plan: RowPlan, identity: AvatarIdentity, height: int, width: int) -> Rendering:

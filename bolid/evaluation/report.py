@@ -59,6 +59,7 @@ TITLES = {
     "image_prompt": "No scene in the prompt, image prompt",
     "image_prompt_full": "The same, image_prompt_strength 1",
     "clothes_in_prompt": "Other clothes in the prompt, upper and lower at 0",
+    "redressed": "Truth, in those other clothes",
     **{f"strength_{value:g}": f"id_strength {value:g}" for value in STRENGTHS},
 }
 
