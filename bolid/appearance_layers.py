@@ -95,13 +95,19 @@ class Canvas:
         size = (len(self.x), self.height, self.width)
         where = self.code.flatten().nonzero().squeeze(1)
         code, person = self.code.flatten()[where], where // (self.height * self.width)
-        colour = self._sample(source.texture, where, person)
+        colour = self._sample(self._drawn_texture(source), where, person)
         shade = source.shade.flatten(0, 1)[person * source.shade.shape[1] + (code // 8 - 1).clamp_min(0)]
         rgb = torch.zeros(self.code.numel(), 3, device=colour.device)
         rgb[where] = torch.where((code >= 8)[:, None], shade, colour).clamp(-1, 1)
         part = (self.code % 8).view(size)
         part = part * _not_specks(part)
         return rgb.view(*size, 3).permute(0, 3, 1, 2) * (part > 0).unsqueeze(1), part.to(torch.uint8)
+
+    def _drawn_texture(self, source: Reference) -> Tensor:
+        """The reference's texture without the parts that are not drawn: at an edge their colours would be
+        mixed into the part beside them."""
+        drawn = self.drawn.gather(1, (source.tag % 8).long())
+        return source.texture * drawn.view(-1, 1)
 
     def _sample(self, texture: Tensor, where: Tensor, person: Tensor) -> Tensor:
         """Bilinear colours [N, 3] for N of the batch's pixels. Only the person's pixels count: no halo."""

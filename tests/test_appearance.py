@@ -88,6 +88,18 @@ def test_a_part_of_strength_zero_was_never_drawn(pairs):
     assert uncovered.any()  # what lay under an arm or a hem shows
 
 
+@pytest.mark.parametrize("part", range(4))
+def test_a_part_of_strength_zero_colours_no_edge(pairs, part):
+    """Its colours are in no pixel of the parts beside it."""
+    (picture, labels, *points), _, _ = pairs
+    changed = torch.where((labels == part + 1).unsqueeze(1), -picture, picture)
+    for value, same in ((0.0, True), (1.0, False)):
+        strength = torch.ones(PAIRS, 4)
+        strength[:, part] = value
+        before, after = (appearance_map(x, labels, *points, strength) for x in (picture, changed))
+        assert torch.equal(before, after) == same
+
+
 def test_strength_fades_colour_and_mask(pairs):
     inputs, _, _ = pairs
     half = appearance_map(*inputs, torch.full((PAIRS, 4), 0.5))
