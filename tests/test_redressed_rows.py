@@ -13,12 +13,14 @@ from tiny_pipelines import HEIGHT, WIDTH
 from bolid.avatars.identity import is_held_out
 from bolid.avatars.world import plan_row
 from bolid.clothes import in_other_clothes, with_clothes
+from bolid.encoder import Look
 from bolid.losses import LossWeights
 from bolid.pose import PARTS
 from bolid.training.avatar_rows import AvatarRows
 from bolid.training.config import DataConfig, TrainConfig
 from bolid.training.data import JoinedRows, Rows
 from bolid.training.draws import step_draws
+from bolid.training.features import compute_features
 from bolid.training.objectives.diffusion import DiffusionObjective
 from bolid.training.person_rows import person_rows
 from bolid.training.redressed_rows import RedressedRows
@@ -59,14 +61,14 @@ def test_clothes_are_told_in_the_captions_words():
 
 def test_the_target_stays_and_the_reference_changes(tmp_path):
     rows = AvatarRows(small_data(tmp_path), "train", 12)
-    redressed = RedressedRows(rows, "train", HEIGHT, WIDTH)
+    redressed = RedressedRows(rows)
     indices = np.arange(12)
     before, after = rows.read(indices), redressed.read(indices)
     assert len(redressed) == 12
     assert redressed.fingerprint != rows.fingerprint
     for name in ("image", "masks", "keypoints", "caption_without_identity", "image_prompt"):
         np.testing.assert_array_equal(before[name], after[name])
-    kept = after["own_parts"]
+    kept = after["shared_parts"]
     assert kept.shape == (12, 4)
     assert not kept[:, CLOTHES_PARTS].any()
     assert kept[:, [PARTS.index("head"), PARTS.index("feet")]].all()
@@ -88,6 +90,24 @@ def test_the_target_stays_and_the_reference_changes(tmp_path):
 
 
 def test_no_feature_tells_what_the_reference_wears(tmp_path):
+    """Other colours on its clothes change nothing that the model is told at the rows' strengths."""
+    base, rows = make_base(), RedressedRows(AvatarRows(small_data(tmp_path), "train", 4)).read(np.arange(4))
+    worn = np.isin(rows["reference_masks"], [part + 1 for part in CLOTHES_PARTS])
+    changed = np.where(worn[..., None], 255 - rows["reference"], rows["reference"])
+    assert worn.mean() > 0.02
+    before, after = (
+        compute_features(rows | {"reference": x}, base, 0, torch.device("cpu"), estimate=False)
+        for x in (rows["reference"], changed)
+    )
+    assert (before["strengths"][:, :, CLOTHES_PARTS] == 0).all()
+    heard = [part for part in range(4) if part not in CLOTHES_PARTS]
+    np.testing.assert_array_equal(before["patches"][:, heard], after["patches"][:, heard])
+    np.testing.assert_array_equal(before["appearance"], after["appearance"])
+    assert np.abs(before["appearance"]).max() > 0
+    assert (before["patches"] != after["patches"]).any()
+
+
+def test_redressed_rows_come_after_the_others(tmp_path):
     base = make_base()
     config = TrainConfig(data=small_data(tmp_path), max_train_steps=4, train_batch_size=2)
     plain, _ = person_rows(config, base)
@@ -110,6 +130,21 @@ def test_only_avatars_with_kept_features_are_redressed(tmp_path, changes):
         person_rows(config, make_base())
 
 
+def test_methods_that_see_the_whole_person_are_not_given_other_clothes(tmp_path):
+    base = make_base()
+    base.look = Look(whole=True)
+    config = TrainConfig(data=small_data(tmp_path, redressed_size=4))
+    with pytest.raises(ValueError, match="as a whole"):
+        person_rows(config, base)
+
+
+@pytest.mark.parametrize("size", [-1, 7])
+def test_no_more_rows_are_redressed_than_there_are(tmp_path, size):
+    config = TrainConfig(data=small_data(tmp_path, redressed_size=size))
+    with pytest.raises(ValueError, match=r"data\.train_size=6"):
+        person_rows(config, make_base())
+
+
 def test_joined_rows_keep_the_order_asked_for():
     first, second = (Rows({"x": np.arange(n) + start}, f"{n}") for n, start in ((3, 0), (4, 10)))
     joined = JoinedRows([first, second])
@@ -117,6 +152,8 @@ def test_joined_rows_keep_the_order_asked_for():
     assert joined.batch(np.array([5, 0, 3, 2, 6]))["x"].tolist() == [12, 0, 10, 2, 13]
     assert joined.batch(np.array([1, 1]))["x"].tolist() == [1, 1]
     assert joined.fingerprint != JoinedRows([second, first]).fingerprint
+    longer = Rows({"x": np.arange(4)}, "3")
+    assert JoinedRows([longer, second]).fingerprint != joined.fingerprint
 
 
 def test_few_step_pictures_are_told_by_words_what_the_reference_hides(tmp_path):

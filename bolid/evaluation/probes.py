@@ -69,7 +69,8 @@ def redressed(seed: int, split: Split, clothes: np.ndarray, height: int, width: 
     plan = plan_row(seed, split)
     worn = {name: ATTRIBUTES[name][index] for name, index in zip(CLOTHES, clothes, strict=True)}
     colours = {f"{piece}_rgb": CLOTH_COLOURS[worn[f"{piece}_colour"]] for piece in ("top", "bottom")}
-    return _rendered(plan, replace(plan.identity, **worn, **colours), height, width).image
+    # the words name no pattern, and the person's own may be in the new top's colour
+    return _rendered(plan, replace(plan.identity, pattern="plain", **worn, **colours), height, width).image
 
 
 def _rendered(plan: RowPlan, identity: AvatarIdentity, height: int, width: int) -> Rendering:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bolid.avatars.dataset import render_arrays, source_fingerprint
+from bolid.avatars.world import Split
 from bolid.training.config import DataConfig
 
 CHUNK = 2000
@@ -20,17 +21,19 @@ class AvatarRows:
 
     The columns are those of `bolid.avatars.dataset.render_arrays`. One chunk is held at a time. The
     fingerprint leaves the number of rows out: a row is what its number says, so that sets of different
-    sizes share features.
+    sizes share features. `size`: height and width of the pictures.
     """
 
-    def __init__(self, data: DataConfig, split: str, size: int) -> None:
-        self._data, self._split, self._size = data, split, size
+    def __init__(self, data: DataConfig, split: Split, size: int) -> None:
+        self._data, self._rows = data, size
+        self.split: Split = split
+        self.size = (data.height, data.width)
         self._chunk: tuple[int, dict[str, Any]] | None = None
         key = [split, data.height, data.width, source_fingerprint()]
         self.fingerprint = "avatars-" + hashlib.sha256(repr(key).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
-        return self._size
+        return self._rows
 
     def read(self, indices: np.ndarray) -> dict[str, Any]:
         """Columns of some rows, in the order asked for."""
@@ -47,8 +50,8 @@ class AvatarRows:
 
     def chunks(self) -> Iterator[dict[str, Any]]:
         """All rows, a chunk at a time."""
-        for start in range(0, self._size, CHUNK):
-            yield {name: values[: self._size - start] for name, values in self._chunk_of(start).items()}
+        for start in range(0, self._rows, CHUNK):
+            yield {name: values[: self._rows - start] for name, values in self._chunk_of(start).items()}
 
     def columns(self, names: Sequence[str]) -> dict[str, Any]:
         """The named columns of all rows; captions stay lists."""
@@ -64,9 +67,9 @@ class AvatarRows:
         number = index // CHUNK
         if self._chunk is None or self._chunk[0] != number:
             arrays = render_arrays(
-                self._split,  # pyright: ignore[reportArgumentType]
+                self.split,
                 number * CHUNK,
-                min(CHUNK, self._size),
+                min(CHUNK, self._rows),
                 processes=self._data.processes,
                 height=self._data.height,
                 width=self._data.width,

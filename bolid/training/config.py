@@ -36,7 +36,7 @@ class DataConfig:
     cache_features: bool = True  # keep what frozen networks say on disk; false: compute it in the step
     memory: float = 8.0  # GB up to which cached features are held in RAM
     train_size: int = 24_000  # rows of the training split at most; 0: all of a dataset's
-    redressed_size: int = 0  # further rows of avatars, the first of them: references in other clothes
+    redressed_size: int = 0  # the first training rows once more, their references in other clothes (avatars)
     validation_size: int = 512  # rows of the validation split, for figures and grids
     height: int = 192  # px, a multiple of 8
     width: int = 128  # px, a multiple of 8

@@ -60,7 +60,7 @@ class JoinedRows:
     def __init__(self, sources: Sequence[BatchRows]) -> None:
         self._sources = sources
         self._ends = np.cumsum([len(source) for source in sources])
-        self.fingerprint = "+".join(source.fingerprint for source in sources)
+        self.fingerprint = "+".join(f"{source.fingerprint}-{len(source)}" for source in sources)
 
     def __len__(self) -> int:
         return int(self._ends[-1])

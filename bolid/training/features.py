@@ -54,10 +54,11 @@ def random_strengths(count: int, rng: np.random.Generator) -> np.ndarray:
 def raw_tensors(rows: Mapping[str, Any], base: FrozenBase) -> dict[str, Tensor]:
     """A chunk of rows as tensors, captions as token ids; pictures stay uint8 [B, H, W, 3].
 
-    rows: arrays as of `bolid.avatars.dataset.render_arrays` or `bolid.training.table.TableRows.read`.
+    rows: arrays as of `bolid.avatars.dataset.render_arrays` or `bolid.training.table.TableRows.read`, and
+    where some parts of a reference are not the target's, `shared_parts` bool [B, 4].
     """
     names = (*PICTURES, "masks", "keypoints", "reference_masks", "reference_keypoints", *PASSED)
-    names = (*names, "own_reference", "has_prompt", "own_parts")
+    names = (*names, "own_reference", "has_prompt", "shared_parts")
     tensors = {name: torch.from_numpy(np.ascontiguousarray(rows[name])) for name in names if name in rows}
     count = len(rows["image"])
     tensors.setdefault("own_reference", torch.zeros(count, dtype=torch.bool))
@@ -173,8 +174,8 @@ def in_step(
     if faded_share is not None:
         faded = (draws.uniform("drop/faded") < faded_share).long().cpu().numpy()
         strengths = strengths[np.arange(len(faded)), faded][:, None]
-    if "own_parts" in raw:  # the others would tell what the target does not wear
-        strengths = strengths * raw["own_parts"].cpu().numpy()[:, None]
+    if "shared_parts" in raw:  # the others would tell what the target does not wear
+        strengths = strengths * raw["shared_parts"].cpu().numpy()[:, None]
     return condition_columns(raw, base, torch.as_tensor(strengths, device=raw["image"].device), estimate)
 
 

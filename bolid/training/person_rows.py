@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bolid.avatars.world import Split
 from bolid.training.augmentation import Augment
 from bolid.training.avatar_rows import AvatarRows
 from bolid.training.bases import FrozenBase
@@ -26,7 +27,7 @@ from bolid.training.streams import StreamRows
 from bolid.training.table import TableRows
 
 
-def split_sizes(config: TrainConfig) -> dict[str, int]:
+def split_sizes(config: TrainConfig) -> dict[Split, int]:
     """Rows of each split of the avatars; never more training rows than the run will see (a trial of five
     steps
     starts at once)."""
@@ -94,11 +95,7 @@ def person_rows(config: TrainConfig, base: FrozenBase) -> tuple[BatchRows, Batch
             f"data.height={data.height}, data.width={data.width}: multiples of {base.fold} are needed."
         )
     base.require("image_encoder")
-    if data.redressed_size and (data.source != AVATARS or not data.cache_features):
-        raise ValueError(
-            f"data.redressed_size={data.redressed_size}: only avatars can be drawn in other clothes, and "
-            "with data.cache_features=true; leave it at 0."
-        )
+    _require_redressed(data, base)
     if data.source == AVATARS:
         sizes = split_sizes(config)
         train: Any = AvatarRows(data, "train", sizes["train"])
@@ -118,10 +115,29 @@ def person_rows(config: TrainConfig, base: FrozenBase) -> tuple[BatchRows, Batch
     return StepRows(train, base, data.augment, estimate, share), _kept(held_out, base, data, estimate)
 
 
+def _require_redressed(data: DataConfig, base: FrozenBase) -> None:
+    """Raises ValueError where `data.redressed_size` cannot be had."""
+    if data.redressed_size and (data.source != AVATARS or not data.cache_features):
+        raise ValueError(
+            f"data.redressed_size={data.redressed_size}: only avatars can be drawn in other clothes, and "
+            "with data.cache_features=true; leave it at 0."
+        )
+    if data.redressed_size and base.look.whole:
+        raise ValueError(
+            f"data.redressed_size={data.redressed_size}: this method sees the reference as a whole, so it "
+            "would see the clothes that are not to be told; leave it at 0."
+        )
+    if not 0 <= data.redressed_size <= data.train_size:
+        raise ValueError(
+            f"data.redressed_size={data.redressed_size}: 0 to data.train_size={data.train_size} rows can be "
+            "drawn again in other clothes."
+        )
+
+
 def _redressed(config: TrainConfig) -> RedressedRows:
     """The first training rows, their references in other clothes."""
-    data, size = config.data, min(config.data.redressed_size, split_sizes(config)["train"])
-    return RedressedRows(AvatarRows(data, "train", size), "train", data.height, data.width)
+    size = min(config.data.redressed_size, split_sizes(config)["train"])
+    return RedressedRows(AvatarRows(config.data, "train", size))
 
 
 def _kept(rows: RawRows, base: FrozenBase, data: DataConfig, estimate: bool) -> FeatureRows:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bolid.avatars.render import render
-from bolid.avatars.world import Split, plan_row
+from bolid.avatars.world import plan_row
 from bolid.clothes import CLOTHES, in_other_clothes, with_clothes
 from bolid.pose import PARTS
 from bolid.training.avatar_rows import AvatarRows
@@ -22,16 +22,15 @@ NAMED = 0.75  # share of the captions that name top and bottom; the others name 
 
 
 class RedressedRows:
-    """Rows 0 ... size - 1 of a split with references in other clothes.
+    """The same rows with references in other clothes.
 
-    The columns are those of `AvatarRows`, but for the reference's, and `own_parts` bool [N, 4]: parts of the
-    reference that are the target's too.
+    The columns are those of `AvatarRows`, and `shared_parts` bool [N, 4]: parts of the reference that the
+    target shows too. Some captions name top and bottom; no caption of theirs names a pattern.
     """
 
-    def __init__(self, rows: AvatarRows, split: Split, height: int, width: int) -> None:
-        self._rows, self._size = rows, (height, width)
-        self._split: Split = split
-        self.fingerprint = f"{rows.fingerprint}-redressed"
+    def __init__(self, rows: AvatarRows) -> None:
+        self._rows = rows
+        self.fingerprint = f"{rows.fingerprint}-redressed-{NAMED:g}"
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -40,14 +39,14 @@ class RedressedRows:
         """Columns of some rows, in the order asked for."""
         columns = self._rows.read(indices)
         for at, seed in enumerate(columns["seed"].tolist()):
-            plan = plan_row(seed, self._split)
+            plan = plan_row(seed, self._rows.split)
             rng = np.random.default_rng([plan.draw_seed, 0xD2E55])
             person = in_other_clothes(plan.identity, rng)
-            drawn = render(person, plan.reference_angles, plan.reference_scene, rng, *self._size)
+            drawn = render(person, plan.reference_angles, plan.reference_scene, rng, *self._rows.size)
             columns["reference"][at] = drawn.image
             columns["reference_masks"][at] = drawn.parts
             columns["reference_keypoints"][at] = drawn.keypoints
             if rng.random() < NAMED:
                 worn = {name: getattr(plan.identity, name) for name in CLOTHES}
                 columns["caption"][at] = with_clothes(columns["caption_without_identity"][at], worn)
-        return columns | {"own_parts": np.tile(KEPT, (len(columns["seed"]), 1))}
+        return columns | {"shared_parts": np.tile(KEPT, (len(columns["seed"]), 1))}

@@ -298,7 +298,7 @@ class DiffusionObjective(LatentObjective):
         rows = {name: column[chosen] for name, column in batch.items()}
         inputs = self.inputs(rows).without_image()
         assert inputs.strength is not None
-        plain = plain & (inputs.strength > 0).all(1)  # what the reference does not tell words must
+        plain = plain & (inputs.strength > 0).all(1)  # words may tell what the reference does not
         given = Given(inputs, chosen_ids(rows, plain), torch.zeros_like(plain))
         words = self.base.tokenizers[0].batch_decode(
             given.ids[:, 0] if given.ids.ndim == 3 else given.ids, skip_special_tokens=True
