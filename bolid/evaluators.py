@@ -50,7 +50,7 @@ class Residual(nn.Module):
         return x + self.second(F.silu(self.first(F.silu(self.norm(x)))))
 
 
-def _stage(inputs: int, channels: int, shrink: int, blocks: int, kernel: int = 1) -> nn.Sequential:
+def stage(inputs: int, channels: int, shrink: int, blocks: int, kernel: int = 1) -> nn.Sequential:
     """Space to depth by `shrink`, a convolution to `channels`, `blocks` residual blocks."""
     mix = nn.Conv2d(inputs * shrink**2, channels, kernel, padding=kernel // 2)
     return nn.Sequential(nn.PixelUnshuffle(shrink), mix, *(Residual(channels) for _ in range(blocks)))
@@ -109,9 +109,9 @@ class PoseEvaluator(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         self.size = (height, width)
-        self.stem = nn.Sequential(_stage(3, stem_channels, 4, 0, kernel=3), nn.SiLU())  # 48 x 32
-        self.body = _stage(stem_channels, channels, 2, 1)  # 24 x 16
-        self.context = _stage(
+        self.stem = nn.Sequential(stage(3, stem_channels, 4, 0, kernel=3), nn.SiLU())  # 48 x 32
+        self.body = stage(stem_channels, channels, 2, 1)  # 24 x 16
+        self.context = stage(
             channels, context_channels, 2, 2
         )  # 12 x 8: left from right needs the whole figure
         self.fuse = nn.Conv2d(context_channels + channels, channels, 1)
@@ -136,7 +136,7 @@ class PoseEvaluator(ModelMixin, ConfigMixin):
         Hidden joints get their most likely place.  Raises ValueError for anything but uint8 pictures.
         """
         found = [decode_cells(*self(to_tensor(chunk, self.size, self.device).to(self.dtype)))
-                 for chunk in _chunks(pictures, batch_size)]  # fmt: skip
+                 for chunk in chunks(pictures, batch_size)]  # fmt: skip
         return torch.cat(found).float().cpu().numpy()
 
 
@@ -188,16 +188,16 @@ class AppearanceEvaluator(ModelMixin, ConfigMixin):
         super().__init__()
         self.size, self.crop_px, self.names, self.values = (height, width), head_crop, attributes, values
         half, quarter, eighth = channels
-        self.stem = nn.Sequential(_stage(3, half, 2, 0, kernel=3), nn.SiLU())  # 96 x 64
-        self.fine = _stage(half, quarter, 2, 1)  # 48 x 32
-        self.coarse = _stage(quarter, eighth, 2, 2)  # 24 x 16
+        self.stem = nn.Sequential(stage(3, half, 2, 0, kernel=3), nn.SiLU())  # 96 x 64
+        self.fine = stage(half, quarter, 2, 1)  # 48 x 32
+        self.coarse = stage(quarter, eighth, 2, 2)  # 24 x 16
         self.points = nn.Linear(3 + quarter + eighth, point_channels)
         self.register_buffer("spots", _spot_weights(), persistent=False)  # [spots, 18]
         width_in = len(self.spots) * (point_channels + 3)
         self.body = nn.Sequential(nn.LayerNorm(width_in), nn.Linear(width_in, hidden), nn.SiLU())
         self.head_net = nn.Sequential(
-            _stage(3, quarter, 2, 1, kernel=3),
-            _stage(quarter, eighth, 2, 2),
+            stage(3, quarter, 2, 1, kernel=3),
+            stage(quarter, eighth, 2, 2),
             nn.GroupNorm(8, eighth),
             nn.SiLU(),
         )
@@ -266,7 +266,7 @@ class AppearanceEvaluator(ModelMixin, ConfigMixin):
                 f"{len(pictures)} pictures but {len(keypoints)} sets of key-points: give one each"
             )
         read = []
-        for chunk, points in zip(_chunks(pictures, batch_size), _chunks(keypoints, batch_size), strict=True):
+        for chunk, points in zip(chunks(pictures, batch_size), chunks(keypoints, batch_size), strict=True):
             x = to_tensor(chunk, self.size, self.device).to(self.dtype)
             out = self(x, torch.from_numpy(np.ascontiguousarray(points)).to(self.device))
             best = torch.stack([logits.argmax(-1) for logits in self.split(out["attributes"])], 1)
@@ -288,7 +288,7 @@ class AppearanceEvaluator(ModelMixin, ConfigMixin):
         float [N, labels], summed over the two stages; NaN where the part is not in the picture.
         """
         found = []
-        for a, b, masks in zip(*(_chunks(v, batch_size) for v in (pictures, truth, parts)), strict=True):
+        for a, b, masks in zip(*(chunks(v, batch_size) for v in (pictures, truth, parts)), strict=True):
             pairs = [self.stages(to_tensor(v, self.size, self.device).to(self.dtype)) for v in (a, b)]
             one_hot = torch.from_numpy(np.stack([masks == k for k in range(1, labels + 1)], 1)).to(
                 self.device
@@ -317,9 +317,20 @@ def upright_heads(x: Tensor, keypoints: Tensor, side: int) -> Tensor:
     size = x.new_tensor([x.shape[-1], x.shape[-2]], dtype=torch.float32)
     points = keypoints[..., :2].float() * size
     centre = points[:, list(FACE_JOINTS)].mean(1)  # [B, 2] in pixels
-    up = F.normalize(centre - points[:, NECK] + torch.tensor([0.0, -1e-3], device=x.device), dim=-1)
+    up = centre - points[:, NECK]
+    return upright_crops(x, centre, up, side, raised=0.05)  # hats and hair reach above the face
+
+
+def upright_crops(x: Tensor, centre: Tensor, up: Tensor, side: int, raised: float = 0.0) -> Tensor:
+    """Square crops [B, 3, side, side], pixel for pixel, turned so that `up` points up.
+
+    x: [B, 3, H, W]; centre, up: [B, 2] in pixels, y down, `up` of any length; raised: how much of the side
+    the crop lies above its centre. Outside the picture is grey (0).
+    """
+    size = x.new_tensor([x.shape[-1], x.shape[-2]], dtype=torch.float32)
+    up = F.normalize(up + torch.tensor([0.0, -1e-3], device=x.device), dim=-1)
     right = torch.stack([-up[:, 1], up[:, 0]], -1)
-    centre = centre + 0.05 * side * up  # hats and hair reach above the face
+    centre = centre + raised * side * up
     steps = (torch.arange(side, device=x.device) + 0.5 - side / 2).float()
     grid = centre[:, None, None] + steps[None, None, :, None] * right[:, None, None]
     grid = grid - steps[None, :, None, None] * up[:, None, None]  # rows go down
@@ -341,6 +352,6 @@ def _spot_weights() -> Tensor:
     return weights
 
 
-def _chunks(array: np.ndarray, size: int) -> Iterator[np.ndarray]:
+def chunks(array: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """`array` in pieces of at most `size` rows."""
     return (array[i * size : (i + 1) * size] for i in range(math.ceil(len(array) / size)))

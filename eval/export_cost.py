@@ -28,7 +28,7 @@ from bolid.baselines.export import take_text_alone
 from bolid.encoder import crop_person
 from bolid.evaluation.networks import Evaluators
 from bolid.evaluation.pairs import Pairs, held_out_pairs
-from bolid.evaluation.provenance import weights_hash
+from bolid.evaluation.provenance import load_evaluators, weights_hash
 from bolid.evaluation.report import fill
 from bolid.evaluation.scores import score
 from bolid.export import Group, export, export_encoder
@@ -160,14 +160,9 @@ def main() -> None:
     parser.add_argument("--output", required=True, metavar="FILE.md")
     options = parser.parse_args()
 
-    from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
-
     pipe = BoLIDPipeline.from_pretrained(options.model)
     pipe.set_progress_bar_config(disable=True)
-    evaluators = Evaluators(
-        PoseEvaluator.from_pretrained("models/evaluators/pose").eval(),
-        AppearanceEvaluator.from_pretrained("models/evaluators/appearance").eval(),
-    )
+    evaluators = load_evaluators("models/evaluators", "cpu")
     pairs = held_out_pairs(options.count, *pipe.picture_size, processes=1)
     table = measure((pipe, stock_pipeline(options.model)), evaluators, pairs, options.steps)
     note = (

@@ -77,7 +77,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--model", default=str(ROOT / "models" / "bolid-mini"), help="folder or Hub repository"
     )
     parser.add_argument(
-        "--evaluators", default=str(ROOT / "models" / "evaluators"), help="folder with pose/ and appearance/"
+        "--evaluators",
+        default=str(ROOT / "models" / "evaluators"),
+        help="folder with pose/, appearance/, and attributes/ and text_image/ where there are any",
     )
     parser.add_argument("--output", required=True, help="folder for results and kept pictures")
     parser.add_argument(

@@ -6,7 +6,7 @@ Scores made with the mini set bear the ending `-mini`; `signatures` says of eith
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from bolid import metrics
+from bolid.attribute_evaluator import AttributeEvaluator
 from bolid.evaluators import AppearanceEvaluator, PoseEvaluator, Reading
 
 Kind = Literal["mini", "standard"]
@@ -54,23 +55,27 @@ class Evaluators:
     """The mini networks.
 
     text_image: a small CLIP of its own (`loss_networks.TextImageNetwork`), neither the pipeline's nor a
-    loss's; None leaves the CLIP score out. weights: their hash, for signatures.
+    loss's; None leaves the CLIP score out. attributes: names them in the place of `appearance`, which is
+    coarser. weights: a hash for each network by its name here, for signatures.
     """
 
     pose: PoseEvaluator
     appearance: AppearanceEvaluator
     text_image: Any = None
-    weights: str = ""
+    attributes: AttributeEvaluator | None = None
+    weights: Mapping[str, str] = field(default_factory=dict)
     kind: Kind = "mini"
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self.appearance.names)
+        return tuple((self.attributes or self.appearance).names)
 
     def read(self, pictures: np.ndarray) -> tuple[np.ndarray, Reading]:
         keypoints = self.pose.predict(pictures)
-        reading = self.appearance.predict(pictures, keypoints)
-        return keypoints, replace(reading, face=metrics.face_seen(keypoints))
+        reading = replace(self.appearance.predict(pictures, keypoints), face=metrics.face_seen(keypoints))
+        if self.attributes is not None:
+            reading = replace(reading, attributes=self.attributes.predict(pictures, keypoints))
+        return keypoints, reading
 
     def perceptual_distance(
         self, pictures: np.ndarray, truth: np.ndarray, parts: np.ndarray, labels: int = 4
@@ -81,10 +86,8 @@ class Evaluators:
         return _text_similarity(self.text_image, pictures, prompts)
 
     def signatures(self) -> dict[str, str]:
-        height, width = self.appearance.size
-        base = f"bolid {version_of('bolid')}, weights {self.weights or '?'}, bilinear antialias to"
-        look = f"AppearanceEvaluator, {base} {width} x {height}"
-        pose = f"PoseEvaluator, {base} {self.pose.size[1]} x {self.pose.size[0]}"
+        look = self._signature("appearance", "AppearanceEvaluator", self.appearance.size)
+        pose = self._signature("pose", "PoseEvaluator", self.pose.size)
         found = {
             "FID": f"{look}, pooled stages in the truth's own spread",
             "KID": f"{look}, the same features, kernel (x.y / D + 1)^3",
@@ -93,10 +96,22 @@ class Evaluators:
             "face": f"{look}, head embedding; a face is seen where nose and an eye are ({pose})",
             "PCK, OKS-AP": f"{pose}; OKS-AP over one detection a picture, without detection scores",
         }
+        if self.attributes is not None:
+            size = self.attributes.size
+            found["attributes"] = self._signature("attributes", "AttributeEvaluator", size)
         if self.text_image is not None:
             side = self.text_image.clip.config.vision_config.image_size
-            found["CLIP score"] = f"small CLIP trained here, {base} {side} x {side} (squeezed)"
+            clip = self._signature("text_image", "small CLIP trained here", (side, side))
+            found["CLIP score"] = f"{clip} (squeezed)"
         return found
+
+    def _signature(self, name: str, kind: str, size: tuple[int, int]) -> str:
+        """What a network is, by its name here; size: height and width of what it sees."""
+        weights = self.weights.get(name, "?")
+        return (
+            f"{kind}, bolid {version_of('bolid')}, weights {weights}, bilinear antialias to "
+            f"{size[1]} x {size[0]}"
+        )
 
 
 @dataclass(frozen=True)

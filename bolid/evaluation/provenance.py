@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
+from bolid.attribute_evaluator import AttributeEvaluator
 from bolid.evaluation.networks import Evaluators
 from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
 
-TEXT_IMAGE = "text_image"  # folder of the evaluators' CLIP
+TEXT_IMAGE, ATTRIBUTES = "text_image", "attributes"  # folders of the evaluators that may be left out
 
 
 def load_evaluators(folder: str, device: str) -> Evaluators:
-    """The mini evaluators, with their CLIP where `folder/text_image` has one.
+    """The mini evaluators, with their CLIP and their reader of attributes where the folder has one.
 
     Raises ValueError where there are none.
     """
@@ -32,11 +33,16 @@ def load_evaluators(folder: str, device: str) -> Evaluators:
         from bolid.training.objectives.loss_networks import load_loss_networks
 
         text_image = load_loss_networks(folder, [TEXT_IMAGE])[TEXT_IMAGE].to(device)
+    attributes: Any = None
+    if (Path(folder) / ATTRIBUTES / "config.json").is_file():
+        attributes = AttributeEvaluator.from_pretrained(Path(folder) / ATTRIBUTES, dtype=torch.float32)
+        attributes = attributes.to(device).eval()
     return Evaluators(
         pose.to(device).eval(),  # pyright: ignore[reportArgumentType]
         appearance.to(device).eval(),  # pyright: ignore[reportArgumentType]
         text_image,
-        weights_hash(folder),
+        attributes,
+        {path.name: weights_hash(str(path)) for path in sorted(Path(folder).iterdir()) if path.is_dir()},
     )
 
 

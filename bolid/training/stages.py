@@ -12,13 +12,14 @@ from bolid.avatars.skeleton import POSE_FAMILIES, VIEWS
 from bolid.training.avatar_rows import AvatarRows
 from bolid.training.config import TrainConfig, build
 from bolid.training.data import Rows
+from bolid.training.evaluator_rows import CombinationRows
 from bolid.training.person_rows import person_rows, split_sizes
 from bolid.training.sources import AVATARS
 
 Built = tuple[Any, Any, Any]
 
 
-def _in_memory(rows: AvatarRows, names: Sequence[str]) -> Rows:
+def _in_memory(rows: AvatarRows | CombinationRows, names: Sequence[str]) -> Rows:
     return Rows(rows.columns(names), f"{rows.fingerprint}-{len(rows)}")
 
 
@@ -76,6 +77,22 @@ def _appearance_evaluator(config: TrainConfig) -> Built:
     return _simple(AppearanceEvaluatorObjective, AppearanceEvaluatorOptions, (*_PEOPLE, *_WORDS))(config)
 
 
+def _attribute_evaluator(config: TrainConfig) -> Built:
+    """Its training rows show every combination of attributes: see `evaluator_rows`."""
+    from bolid.training.objectives.attribute_evaluator import (
+        AttributeEvaluatorObjective,
+        AttributeEvaluatorOptions,
+    )
+
+    _require_avatars(config)
+    options, data = build(AttributeEvaluatorOptions, config.objective, "objective"), config.data
+    sizes, names = split_sizes(config), (*_PEOPLE, *_WORDS)
+    rows = AvatarRows(data, "train", sizes["train"])
+    train = CombinationRows(rows, options.combinations)
+    held_out = _in_memory(AvatarRows(data, "validation", sizes["validation"]), names)
+    return AttributeEvaluatorObjective(options), _in_memory(train, names), held_out
+
+
 def _clip(config: TrainConfig) -> Built:
     """Learns the tokenizer from the training captions first, unless `objective.tokenizer` names one."""
     from bolid.training.features import token_ids
@@ -131,6 +148,7 @@ STAGES: dict[str, Callable[[TrainConfig], Built]] = {
     "clip": _clip,
     "pose_evaluator": _pose_evaluator,
     "appearance_evaluator": _appearance_evaluator,
+    "attribute_evaluator": _attribute_evaluator,
     "diffusion": _diffusion,
     "distill": _diffusion,
     "critic": _diffusion,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -209,6 +209,40 @@ def _offset_loss(offsets: Tensor, place: Tensor) -> Tensor:
     return F.smooth_l1_loss(inside, truth.clamp(-2, 2), reduction="none", beta=0.25).sum(-1)
 
 
+def shaken(keypoints: Tensor, jitter: float, hidden_jitter: float) -> Tensor:
+    """Key-points [B, J, 3] with the error that an estimate has, larger for hidden joints: deviations as
+    shares of the picture's height and width."""
+    deviation = jitter + (hidden_jitter - jitter) * (1 - keypoints[..., 2:])
+    noise = deviation * torch.randn_like(keypoints[..., :2])
+    return torch.cat([keypoints[..., :2] + noise, keypoints[..., 2:]], -1)
+
+
+def attribute_loss(logits: Sequence[Tensor], rows: Mapping[str, Tensor]) -> Tensor:
+    """Cross-entropy over visible attributes, mean over attributes (so that a rare one counts as much).
+
+    logits: [B, values] for each attribute; rows: `visible` and `labels` [B, A].
+    """
+    losses = []
+    for i, one in enumerate(logits):
+        seen = rows["visible"][:, i].float()
+        entropy = F.cross_entropy(one, rows["labels"][:, i], reduction="none")
+        losses.append((seen * entropy).sum() / seen.sum().clamp(min=1))
+    return torch.stack(losses).mean()
+
+
+def attribute_figures(
+    logits: Sequence[Tensor], rows: Mapping[str, Tensor], suffix: str = "", names: Sequence[str] = ()
+) -> dict[str, float]:
+    """`attributes` + suffix: mean over pictures of the share of visible attributes that are right; and
+    `attribute/NAME` of the named ones."""
+    best = torch.stack([one.argmax(-1) for one in logits], 1)
+    seen, labels = rows["visible"].bool(), rows["labels"]
+    scores = attribute_accuracy(best.cpu().numpy(), labels.cpu().numpy(), seen.cpu().numpy())
+    figures = {"attributes" + suffix: float(torch.from_numpy(scores).nanmean())}
+    share = ((best == labels) & seen).sum(0) / seen.sum(0).clamp(min=1)
+    return figures | {f"attribute/{n}": s.item() for n, s in zip(names, share, strict=bool(names))}
+
+
 class AppearanceEvaluatorObjective(nn.Module):
     """Trains an `AppearanceEvaluator`: attributes that can be seen, scene, and embeddings by contrast.
 
@@ -226,10 +260,10 @@ class AppearanceEvaluatorObjective(nn.Module):
     def forward(self, batch: Mapping[str, Tensor], _draws: Draws | None = None) -> dict[str, Tensor]:
         """Batch with `COLUMNS` as tensors -> scalar losses; `loss` is their weighted sum."""
         rows = both_views(batch, self.options.degrade)
-        out = self.evaluator(rows["image"], self._shaken(rows["keypoints"]))
         options = self.options
+        out = self.evaluator(rows["image"], shaken(rows["keypoints"], options.jitter, options.hidden_jitter))
         losses = {
-            "attributes": self._attribute_loss(out["attributes"].float(), rows),
+            "attributes": attribute_loss(self.evaluator.split(out["attributes"].float()), rows),
             "scene": F.cross_entropy(out["scene"].float(), rows["scene"], ignore_index=-1),
             "body": _contrast(out["body"], options.temperature),
             "head": _contrast(out["head"], options.temperature),
@@ -239,22 +273,6 @@ class AppearanceEvaluatorObjective(nn.Module):
             losses["attributes"] + options.scene_weight * losses["scene"] + options.contrast_weight * contrast
         )
         return losses | {"loss": loss}
-
-    def _shaken(self, keypoints: Tensor) -> Tensor:
-        """Key-points with the error that an estimate has, larger for hidden joints."""
-        hidden = 1 - keypoints[..., 2:]
-        deviation = self.options.jitter + (self.options.hidden_jitter - self.options.jitter) * hidden
-        noise = deviation * torch.randn_like(keypoints[..., :2])
-        return torch.cat([keypoints[..., :2] + noise, keypoints[..., 2:]], -1)
-
-    def _attribute_loss(self, logits: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
-        """Cross-entropy over visible attributes, mean over attributes (so that a rare one counts as much)."""
-        losses = []
-        for i, one in enumerate(self.evaluator.split(logits)):
-            seen = rows["visible"][:, i].float()
-            entropy = F.cross_entropy(one, rows["labels"][:, i], reduction="none")
-            losses.append((seen * entropy).sum() / seen.sum().clamp(min=1))
-        return torch.stack(losses).mean()
 
     @torch.no_grad()
     def evaluate(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
@@ -266,11 +284,8 @@ class AppearanceEvaluatorObjective(nn.Module):
         for suffix, options in (("", None), ("_degraded", self.options.degrade)):
             rows = both_views(batch, options)
             out = self.evaluator(rows["image"], rows["keypoints"])
-            best = torch.stack([one.argmax(-1) for one in self.evaluator.split(out["attributes"])], 1)
-            seen, right = rows["visible"].bool(), best == rows["labels"]
-            labels, best_ = rows["labels"].cpu().numpy(), best.cpu().numpy()
-            scores = attribute_accuracy(best_, labels, seen.cpu().numpy())
-            figures["attributes" + suffix] = float(torch.from_numpy(scores).nanmean())
+            logits = self.evaluator.split(out["attributes"])
+            figures |= attribute_figures(logits, rows, suffix, () if suffix else self.evaluator.names)
             known = rows["scene"] >= 0
             figures["scene" + suffix] = (
                 (out["scene"].argmax(-1) == rows["scene"])[known].float().mean().item()
@@ -279,10 +294,6 @@ class AppearanceEvaluatorObjective(nn.Module):
                 pair = [half.float().cpu().numpy() for half in out[name].chunk(2)]
                 if len(pair[0]) >= 16:
                     figures[f"identified_by_{name}{suffix}"] = float(identification(*pair).mean())
-            if options is None:
-                share = (right & seen).sum(0) / seen.sum(0).clamp(min=1)
-                names = self.evaluator.names
-                figures |= {f"attribute/{n}": s.item() for n, s in zip(names, share, strict=True)}
         return figures
 
 
