@@ -16,7 +16,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from bolid.evaluators import chunks, stage, to_tensor, upright_crops, upright_heads
+from bolid.evaluators import batches, stage, upright_crops, upright_heads
 
 CELLS = 4  # a crop's map is averaged in CELLS x CELLS cells
 
@@ -99,15 +99,10 @@ class AttributeEvaluator(ModelMixin, ConfigMixin):
 
         Raises ValueError when there are not as many key-point sets as pictures, or for pictures not uint8.
         """
-        if len(pictures) != len(keypoints):
-            raise ValueError(
-                f"{len(pictures)} pictures but {len(keypoints)} sets of key-points: give one each"
-            )
-        read = []
-        for chunk, points in zip(chunks(pictures, batch_size), chunks(keypoints, batch_size), strict=True):
-            x = to_tensor(chunk, self.size, self.device).to(self.dtype)
-            logits = self(x, torch.from_numpy(np.ascontiguousarray(points)).to(self.device))
-            read.append(torch.stack([one.argmax(-1) for one in self.split(logits)], 1))
+        read = [
+            torch.stack([one.argmax(-1) for one in self.split(self(x, points))], 1)
+            for x, points in batches(self, pictures, keypoints, batch_size)
+        ]
         return torch.cat(read).cpu().numpy()
 
 

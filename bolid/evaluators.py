@@ -136,7 +136,7 @@ class PoseEvaluator(ModelMixin, ConfigMixin):
         Hidden joints get their most likely place.  Raises ValueError for anything but uint8 pictures.
         """
         found = [decode_cells(*self(to_tensor(chunk, self.size, self.device).to(self.dtype)))
-                 for chunk in chunks(pictures, batch_size)]  # fmt: skip
+                 for chunk in _chunks(pictures, batch_size)]  # fmt: skip
         return torch.cat(found).float().cpu().numpy()
 
 
@@ -261,14 +261,9 @@ class AppearanceEvaluator(ModelMixin, ConfigMixin):
 
         Raises ValueError when there are not as many key-point sets as pictures, or for pictures not uint8.
         """
-        if len(pictures) != len(keypoints):
-            raise ValueError(
-                f"{len(pictures)} pictures but {len(keypoints)} sets of key-points: give one each"
-            )
         read = []
-        for chunk, points in zip(chunks(pictures, batch_size), chunks(keypoints, batch_size), strict=True):
-            x = to_tensor(chunk, self.size, self.device).to(self.dtype)
-            out = self(x, torch.from_numpy(np.ascontiguousarray(points)).to(self.device))
+        for x, points in batches(self, pictures, keypoints, batch_size):
+            out = self(x, points)
             best = torch.stack([logits.argmax(-1) for logits in self.split(out["attributes"])], 1)
             read.append((best, out["scene"].argmax(-1), out["body"], out["head"], out["features"].float()))
         return Reading(*(torch.cat(column).cpu().numpy() for column in zip(*read, strict=True)))
@@ -288,7 +283,7 @@ class AppearanceEvaluator(ModelMixin, ConfigMixin):
         float [N, labels], summed over the two stages; NaN where the part is not in the picture.
         """
         found = []
-        for a, b, masks in zip(*(chunks(v, batch_size) for v in (pictures, truth, parts)), strict=True):
+        for a, b, masks in zip(*(_chunks(v, batch_size) for v in (pictures, truth, parts)), strict=True):
             pairs = [self.stages(to_tensor(v, self.size, self.device).to(self.dtype)) for v in (a, b)]
             one_hot = torch.from_numpy(np.stack([masks == k for k in range(1, labels + 1)], 1)).to(
                 self.device
@@ -352,6 +347,20 @@ def _spot_weights() -> Tensor:
     return weights
 
 
-def chunks(array: np.ndarray, size: int) -> Iterator[np.ndarray]:
+def batches(
+    evaluator: Any, pictures: np.ndarray, keypoints: np.ndarray, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What `evaluator` takes of pictures uint8 [N, H, W, 3] and key-points [N, 18, 3], batch by batch.
+
+    Raises ValueError when there are not as many key-point sets as pictures, or for pictures not uint8.
+    """
+    if len(pictures) != len(keypoints):
+        raise ValueError(f"{len(pictures)} pictures but {len(keypoints)} sets of key-points: give one each")
+    for chunk, points in zip(_chunks(pictures, batch_size), _chunks(keypoints, batch_size), strict=True):
+        x = to_tensor(chunk, evaluator.size, evaluator.device).to(evaluator.dtype)
+        yield x, torch.from_numpy(np.ascontiguousarray(points)).to(evaluator.device)
+
+
+def _chunks(array: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """`array` in pieces of at most `size` rows."""
     return (array[i * size : (i + 1) * size] for i in range(math.ceil(len(array) / size)))
