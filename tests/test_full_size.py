@@ -24,6 +24,7 @@ def told(tmp_path: Path, *arguments: str) -> tuple[dict[str, float], str]:
     return {name: float(share) for name, share in rows}, text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["sd15", "sdxl"])
 def test_a_step_costs_what_the_base_costs(base: str, tmp_path: Path) -> None:
     """Counted without memory; a ControlNet beside it is what pose costs otherwise."""
