@@ -243,6 +243,7 @@ class ConditioningMixin:
         device, dtype = self._execution_device, self.adapter.dtype
         skeletons, maps = torch.zeros(rows, 3, *size), torch.zeros(rows, 4, *size)
         given = torch.zeros(rows)
+        shown: dict[int, tuple[list[Reference], np.ndarray, np.ndarray]] = {}
         for row, pose in enumerate(plan.poses):
             if pose is None:
                 continue
@@ -251,7 +252,9 @@ class ConditioningMixin:
             skeletons[row] = torch.from_numpy(drawn).permute(2, 0, 1) / 255
             references = shown_references(request, plan.people, row)
             if references:
-                maps[row] = best_map(references, pose, request.strength[row])
+                shown[row] = references, pose, request.strength[row]
+        if shown:
+            maps[list(shown)] = best_maps(list(shown.values()))
         appearance = self._pack(maps).to(dtype)
         return {
             "skeleton": skeletons.to(device, dtype),
@@ -339,21 +342,23 @@ def fitted(pose: np.ndarray, references: Sequence[Reference], strength: np.ndarr
     return retarget(pose, inputs.proportions_of(best.keypoints, strength), width / height)
 
 
-def best_map(references: Sequence[Reference], pose: np.ndarray, strength: np.ndarray) -> Tensor:
-    """The appearance map [4, H, W] of the reference that covers most of the target, weighted by strength.
+def best_maps(rows: Sequence[tuple[Sequence[Reference], np.ndarray, np.ndarray]]) -> Tensor:
+    """For each row the appearance map of the reference that covers most of the target, weighted by strength.
 
-    references: of one size; pose: [18, 3] in the frame of that size; strength: [4], above 1 counts as 1.
+    rows: references, pose [18, 3] in the frame of their size, and strength [4], above 1 counts as 1; all
+    references of one size.
+    Returns float32 [N, 4, H, W].
     """
-    count = len(references)
-    references = [reference.without(strength <= 0) for reference in references]
+    counts = [len(references) for references, _, _ in rows]
+    drawn = [each.without(strength <= 0) for references, _, strength in rows for each in references]
     maps = appearance_map(
-        _pixels([reference.image for reference in references]),
-        torch.from_numpy(np.stack([reference.parts for reference in references])),
-        torch.from_numpy(np.stack([reference.keypoints for reference in references])),
-        torch.from_numpy(np.repeat(pose[None], count, axis=0)),
-        torch.from_numpy(np.repeat(strength[None], count, axis=0)).clamp(max=1),
+        _pixels([reference.image for reference in drawn]),
+        torch.from_numpy(np.stack([reference.parts for reference in drawn])),
+        torch.from_numpy(np.stack([reference.keypoints for reference in drawn])),
+        torch.from_numpy(np.repeat([pose for _, pose, _ in rows], counts, axis=0)),
+        torch.from_numpy(np.repeat([strength for _, _, strength in rows], counts, axis=0)).clamp(max=1),
     )
-    return maps[int(maps[:, 3].sum(dim=(1, 2)).argmax())]
+    return torch.stack([own[int(own[:, 3].sum(dim=(1, 2)).argmax())] for own in maps.split(counts)])
 
 
 def _pixels(images: Sequence[np.ndarray]) -> Tensor:
