@@ -212,17 +212,17 @@ def test_other_settings_are_refused_and_other_weights_drawn_anew(
 
 
 def test_two_processes_draw_what_one_draws(home: Path, tmp_path: Path) -> None:
-    output = tmp_path / "two"
+    output, few = tmp_path / "two", ("--samples", "32")
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-        str(ROOT / "eval" / "run.py"), *arguments(home, output, "ip_adapter"),
+        str(ROOT / "eval" / "run.py"), *arguments(home, output, "ip_adapter", more=few),
     ]  # fmt: skip
     found = subprocess.run(command, capture_output=True, text=True, env=ENV, timeout=300)
     assert found.returncode == 0, found.stderr[-2000:]
     results = json.loads((output / "results.json").read_text())
-    assert results["distribution"]["ip_adapter"]["pictures"] == 64
+    assert results["distribution"]["ip_adapter"]["pictures"] == 32
     alone = tmp_path / "one"
-    assert open_script("eval/run").main(arguments(home, alone, "ip_adapter")) == 0
+    assert open_script("eval/run").main(arguments(home, alone, "ip_adapter", more=few)) == 0
     one, two = (json.loads((each / "results.json").read_text())["rows"] for each in (alone, output))
     assert one["ip_adapter"]["all"]["pck"]["mean"] == pytest.approx(two["ip_adapter"]["all"]["pck"]["mean"])
 
