@@ -71,7 +71,7 @@ class AttributeEvaluator(ModelMixin, ConfigMixin):
         super().__init__()
         self.size, self.names, self.values = (height, width), attributes, values
         self.sides = dict(zip(("head", *SPOTS), sides, strict=True))
-        self.branches = nn.ModuleDict({name: _Branch(widths, branch) for name in self.sides})
+        self.branches = nn.ModuleDict({name: CropNetwork(widths, branch) for name in self.sides})
         places = 2 * 18
         total = branch * (1 + sum(len(spots) for spots in SPOTS.values())) + places
         self.together = nn.Sequential(nn.Linear(total, hidden), nn.SiLU())
@@ -106,7 +106,7 @@ class AttributeEvaluator(ModelMixin, ConfigMixin):
         return torch.cat(read).cpu().numpy()
 
 
-class _Branch(nn.Module):
+class CropNetwork(nn.Module):
     """Crops [B, 3, side, side] -> [B, out]: cells' means tell where, the largest values tell what."""
 
     def __init__(self, widths: tuple[int, int], out: int) -> None:

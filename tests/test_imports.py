@@ -19,8 +19,8 @@ LEVELS = (
     {"inputs", "request", "variants", "conditioning", "care", "refine", "hub", "loading"}
     | {"pipeline", "pipeline_xl"},
     {"baselines", "assemble", "export"},
-    {"training", "metrics", "intervals", "evaluators", "attribute_evaluator", "evaluation", "preparation"}
-    | {"clothes"},
+    {"training", "metrics", "intervals", "evaluators", "attribute_evaluator", "head_evaluator"}
+    | {"evaluation", "preparation", "clothes"},
     {"__init__", "__main__", "doctor"},
     {"space"},
 )  # fmt: skip

@@ -101,7 +101,7 @@ def test_a_score_says_which_set_it_is_of(standard: StandardEvaluators) -> None:
     assert (mini.kind, standard.kind) == ("mini", "standard")
     told = mini.signatures()
     assert {"FID", "KID", "LPIPS", "ID_sim", "face", "PCK, OKS-AP", "CLIP score"} <= set(told)
-    assert set(mini.weights) == {"pose", "appearance", "attributes", "text_image"}
+    assert set(mini.weights) == {"pose", "appearance", "attributes", "head", "text_image"}
     by = {"PCK, OKS-AP": "pose", "FID": "appearance", "attributes": "attributes", "CLIP score": "text_image"}
     for score, name in by.items():
         assert [n for n, weights in mini.weights.items() if weights in told[score]] == [name]

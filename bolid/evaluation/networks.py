@@ -16,6 +16,7 @@ import torch
 from bolid import metrics
 from bolid.attribute_evaluator import AttributeEvaluator
 from bolid.evaluators import AppearanceEvaluator, PoseEvaluator, Reading
+from bolid.head_evaluator import HeadEvaluator
 
 Kind = Literal["mini", "standard"]
 BATCH = 32  # pictures a network sees at once
@@ -56,13 +57,15 @@ class Evaluators:
 
     text_image: a small CLIP of its own (`loss_networks.TextImageNetwork`), neither the pipeline's nor a
     loss's; None leaves the CLIP score out. attributes: names them in the place of `appearance`, which is
-    coarser. weights: a hash for each network by its name here, for signatures.
+    coarser; head: gives the head embeddings in its place, for other clothes change those. weights: a hash
+    for each network by its name here, for signatures.
     """
 
     pose: PoseEvaluator
     appearance: AppearanceEvaluator
     text_image: Any = None
     attributes: AttributeEvaluator | None = None
+    head: HeadEvaluator | None = None
     weights: Mapping[str, str] = field(default_factory=dict)
     kind: Kind = "mini"
 
@@ -75,6 +78,8 @@ class Evaluators:
         reading = replace(self.appearance.predict(pictures, keypoints), face=metrics.face_seen(keypoints))
         if self.attributes is not None:
             reading = replace(reading, attributes=self.attributes.predict(pictures, keypoints))
+        if self.head is not None:
+            reading = replace(reading, head=self.head.predict(pictures, keypoints))
         return keypoints, reading
 
     def perceptual_distance(
@@ -88,12 +93,15 @@ class Evaluators:
     def signatures(self) -> dict[str, str]:
         look = self._signature("appearance", "AppearanceEvaluator", self.appearance.size)
         pose = self._signature("pose", "PoseEvaluator", self.pose.size)
+        head = f"{look}, head embedding"
+        if self.head is not None:
+            head = self._signature("head", "HeadEvaluator", self.head.size)
         found = {
             "FID": f"{look}, pooled stages in the truth's own spread",
             "KID": f"{look}, the same features, kernel (x.y / D + 1)^3",
             "LPIPS": f"{look}, two stages, unit channels, unweighted",
             "ID_sim": f"{look}, body embedding",
-            "face": f"{look}, head embedding; a face is seen where nose and an eye are ({pose})",
+            "face": f"{head}; a face is seen where nose and an eye are ({pose})",
             "PCK, OKS-AP": f"{pose}; OKS-AP over one detection a picture, without detection scores",
         }
         if self.attributes is not None:

@@ -13,12 +13,13 @@ import torch
 from bolid.attribute_evaluator import AttributeEvaluator
 from bolid.evaluation.networks import Evaluators
 from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
+from bolid.head_evaluator import HeadEvaluator
 
-TEXT_IMAGE, ATTRIBUTES = "text_image", "attributes"  # folders of the evaluators that may be left out
+TEXT_IMAGE, ATTRIBUTES, HEAD = "text_image", "attributes", "head"  # evaluators that may be left out
 
 
 def load_evaluators(folder: str, device: str) -> Evaluators:
-    """The mini evaluators, with their CLIP and their reader of attributes where the folder has one.
+    """The mini evaluators, with CLIP and the readers of attributes and heads where the folder has them.
 
     Raises ValueError where there are none.
     """
@@ -26,22 +27,24 @@ def load_evaluators(folder: str, device: str) -> Evaluators:
         raise ValueError(
             f"no evaluators in {folder!r}: train them (train/configs/mini-*evaluator.yaml) or fetch models/"
         )
-    pose = PoseEvaluator.from_pretrained(Path(folder) / "pose", dtype=torch.float32)
-    appearance = AppearanceEvaluator.from_pretrained(Path(folder) / "appearance", dtype=torch.float32)
+
+    def opened(kind: Any, name: str) -> Any:
+        """A network in float32; None where the folder has none of that name."""
+        if not (Path(folder) / name / "config.json").is_file():
+            return None
+        return kind.from_pretrained(Path(folder) / name, dtype=torch.float32).to(device).eval()
+
     text_image = None
     if (Path(folder) / TEXT_IMAGE / "config.json").is_file():
         from bolid.training.objectives.loss_networks import load_loss_networks
 
         text_image = load_loss_networks(folder, [TEXT_IMAGE])[TEXT_IMAGE].to(device)
-    attributes: Any = None
-    if (Path(folder) / ATTRIBUTES / "config.json").is_file():
-        attributes = AttributeEvaluator.from_pretrained(Path(folder) / ATTRIBUTES, dtype=torch.float32)
-        attributes = attributes.to(device).eval()
     return Evaluators(
-        pose.to(device).eval(),  # pyright: ignore[reportArgumentType]
-        appearance.to(device).eval(),  # pyright: ignore[reportArgumentType]
+        opened(PoseEvaluator, "pose"),
+        opened(AppearanceEvaluator, "appearance"),
         text_image,
-        attributes,
+        opened(AttributeEvaluator, ATTRIBUTES),
+        opened(HeadEvaluator, HEAD),
         {path.name: weights_hash(str(path)) for path in sorted(Path(folder).iterdir()) if path.is_dir()},
     )
 

@@ -1,8 +1,11 @@
-"""Rows that evaluators of attributes learn from: every combination, also those a generator is tested on.
+"""Rows that evaluators learn from and generators do not.
 
-A combination that training never shows is a test of the model that is measured, not of what measures it: an
-evaluator that has seen no green hoodie takes it for a sweater. People stay apart: proportions and exact
-colours are drawn anew, and no row is one of the test split's.
+Evaluators of attributes see every combination, also those a generator is tested on. A combination that
+training never shows is a test of the model that is measured, not of what measures it: an evaluator that has
+seen no green hoodie takes it for a sweater. People stay apart: proportions and exact colours are drawn anew,
+and no row is one of the test split's.
+
+Evaluators of heads see people in two sets of clothes, or they would tell them by their collars.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from bolid.avatars.identity import ATTRIBUTES, sample_identity
 from bolid.avatars.render import Rendering, render
 from bolid.avatars.world import plan_row
 from bolid.training.avatar_rows import AvatarRows
+from bolid.training.redressed_rows import redressed_reference
 
 
 class CombinationRows:
@@ -50,6 +54,28 @@ class CombinationRows:
         reference = render(person, plan.reference_angles, plan.reference_scene, place, *self._rows.size)
         seen = {"labels": person.labels()}
         return seen | _shown("image", "", image) | _shown("reference", "reference_", reference)
+
+
+class OtherClothesRows:
+    """The rows of a split, `share` of them with a reference in other clothes; labels stay the target's."""
+
+    def __init__(self, rows: AvatarRows, share: float) -> None:
+        self._rows, self._share = rows, share
+        self.fingerprint = f"{rows.fingerprint}-other-clothes-{share:g}"
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def columns(self, names: Sequence[str]) -> dict[str, Any]:
+        """The named columns of all rows."""
+        found = self._rows.columns(("seed", *names))
+        for at, seed in enumerate(found["seed"].tolist()):
+            if np.random.default_rng([seed, 0xC1073]).random() < self._share:
+                drawn = redressed_reference(seed, self._rows.split, self._rows.size)[1]
+                shown = _shown("reference", "reference_", drawn)
+                for name in shown.keys() & found.keys():
+                    found[name][at] = shown[name]
+        return {name: found[name] for name in names}
 
 
 def _shown(picture: str, prefix: str, drawn: Rendering) -> dict[str, np.ndarray]:

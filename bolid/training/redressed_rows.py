@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from bolid.avatars.render import render
-from bolid.avatars.world import plan_row
+from bolid.avatars.render import Rendering, render
+from bolid.avatars.world import RowPlan, Split, plan_row
 from bolid.clothes import CLOTHES, in_other_clothes, with_clothes
 from bolid.pose import PARTS
 from bolid.training.avatar_rows import AvatarRows
@@ -39,10 +39,7 @@ class RedressedRows:
         """Columns of some rows, in the order asked for."""
         columns = self._rows.read(indices)
         for at, seed in enumerate(columns["seed"].tolist()):
-            plan = plan_row(seed, self._rows.split)
-            rng = np.random.default_rng([plan.draw_seed, 0xD2E55])
-            person = in_other_clothes(plan.identity, rng)
-            drawn = render(person, plan.reference_angles, plan.reference_scene, rng, *self._rows.size)
+            plan, drawn, rng = redressed_reference(seed, self._rows.split, self._rows.size)
             columns["reference"][at] = drawn.image
             columns["reference_masks"][at] = drawn.parts
             columns["reference_keypoints"][at] = drawn.keypoints
@@ -50,3 +47,16 @@ class RedressedRows:
                 worn = {name: getattr(plan.identity, name) for name in CLOTHES}
                 columns["caption"][at] = with_clothes(columns["caption_without_identity"][at], worn)
         return columns | {"shared_parts": np.tile(KEPT, (len(columns["seed"]), 1))}
+
+
+def redressed_reference(
+    seed: int, split: Split, size: tuple[int, int]
+) -> tuple[RowPlan, Rendering, np.random.Generator]:
+    """A row's plan, its reference drawn in other clothes, and the generator that drew them, for more.
+
+    size: height and width, px.
+    """
+    plan = plan_row(seed, split)
+    rng = np.random.default_rng([plan.draw_seed, 0xD2E55])
+    person = in_other_clothes(plan.identity, rng)
+    return plan, render(person, plan.reference_angles, plan.reference_scene, rng, *size), rng

@@ -12,14 +12,14 @@ from bolid.avatars.skeleton import POSE_FAMILIES, VIEWS
 from bolid.training.avatar_rows import AvatarRows
 from bolid.training.config import TrainConfig, build
 from bolid.training.data import Rows
-from bolid.training.evaluator_rows import CombinationRows
+from bolid.training.evaluator_rows import CombinationRows, OtherClothesRows
 from bolid.training.person_rows import person_rows, split_sizes
 from bolid.training.sources import AVATARS
 
 Built = tuple[Any, Any, Any]
 
 
-def _in_memory(rows: AvatarRows | CombinationRows, names: Sequence[str]) -> Rows:
+def _in_memory(rows: AvatarRows | CombinationRows | OtherClothesRows, names: Sequence[str]) -> Rows:
     return Rows(rows.columns(names), f"{rows.fingerprint}-{len(rows)}")
 
 
@@ -93,6 +93,21 @@ def _attribute_evaluator(config: TrainConfig) -> Built:
     return AttributeEvaluatorObjective(options), _in_memory(train, names), held_out
 
 
+def _head_evaluator(config: TrainConfig) -> Built:
+    """Rows of both splits show people in two sets of clothes: see `evaluator_rows`."""
+    from bolid.training.objectives.head_evaluator import HeadEvaluatorObjective, HeadEvaluatorOptions
+
+    _require_avatars(config)
+    options = build(HeadEvaluatorOptions, config.objective, "objective")
+    train, held_out = (
+        _in_memory(
+            OtherClothesRows(AvatarRows(config.data, split, size), options.other_clothes), (*_PEOPLE, *_WORDS)
+        )
+        for split, size in split_sizes(config).items()
+    )
+    return HeadEvaluatorObjective(options), train, held_out
+
+
 def _clip(config: TrainConfig) -> Built:
     """Learns the tokenizer from the training captions first, unless `objective.tokenizer` names one."""
     from bolid.training.features import token_ids
@@ -149,6 +164,7 @@ STAGES: dict[str, Callable[[TrainConfig], Built]] = {
     "pose_evaluator": _pose_evaluator,
     "appearance_evaluator": _appearance_evaluator,
     "attribute_evaluator": _attribute_evaluator,
+    "head_evaluator": _head_evaluator,
     "diffusion": _diffusion,
     "distill": _diffusion,
     "critic": _diffusion,

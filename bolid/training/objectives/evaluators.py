@@ -265,13 +265,12 @@ class AppearanceEvaluatorObjective(nn.Module):
         losses = {
             "attributes": attribute_loss(self.evaluator.split(out["attributes"].float()), rows),
             "scene": F.cross_entropy(out["scene"].float(), rows["scene"], ignore_index=-1),
-            "body": _contrast(out["body"], options.temperature),
-            "head": _contrast(out["head"], options.temperature),
+            "body": contrast(out["body"], options.temperature),
+            "head": contrast(out["head"], options.temperature),
         }
-        contrast = losses["body"] + losses["head"]
-        loss = (
-            losses["attributes"] + options.scene_weight * losses["scene"] + options.contrast_weight * contrast
-        )
+        told_apart = losses["body"] + losses["head"]
+        loss = losses["attributes"] + options.scene_weight * losses["scene"]
+        loss = loss + options.contrast_weight * told_apart
         return losses | {"loss": loss}
 
     @torch.no_grad()
@@ -297,7 +296,7 @@ class AppearanceEvaluatorObjective(nn.Module):
         return figures
 
 
-def _contrast(features: Tensor, temperature: float) -> Tensor:
+def contrast(features: Tensor, temperature: float) -> Tensor:
     """Symmetric InfoNCE between the first and the second half of `features` [2B, E], row i with row i."""
     first, second = features.chunk(2)
     logits = first @ second.T / temperature
