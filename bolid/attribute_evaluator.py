@@ -8,6 +8,7 @@ hands, both feet) is turned upright and seen as it is, so that a lying person lo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,14 +81,31 @@ class AttributeEvaluator(ModelMixin, ConfigMixin):
     def forward(self, x: Tensor, keypoints: Tensor) -> Tensor:
         """Pictures float [B, 3, height, width] in [-1, 1], key-points [B, 18, 3] (x, y in [0, 1]) -> logits
         [B, sum of values] (see `split`)."""
-        found = [self.branches["head"](upright_heads(x, keypoints, self.sides["head"]).to(x.dtype))]
-        for name, spots in SPOTS.items():
-            crops = torch.cat([cut(x, keypoints, spot, self.sides[name]) for spot in spots])
-            seen = self.branches[name](crops.to(x.dtype)).chunk(len(spots))
-            found += seen if len(spots) == 1 else [sum(seen) / len(seen), torch.stack(seen).amax(0)]
+        found = []
+        for name, crops in self.crops(x, keypoints).items():
+            seen = [self.branches[name](each) for each in crops]
+            found += seen if len(seen) == 1 else [sum(seen) / len(seen), torch.stack(seen).amax(0)]
         found.append(_places(keypoints).to(x.dtype))
         whole = torch.cat(found, 1)
         return self.attribute_heads(torch.cat([whole, self.together(whole)], 1))
+
+    def crops(self, x: Tensor, keypoints: Tensor) -> dict[str, list[Tensor]]:
+        """What the branches see, by their names: crops [B, 3, side, side], one for each spot."""
+        found = {"head": [upright_heads(x, keypoints, self.sides["head"]).to(x.dtype)]}
+        for name, spots in SPOTS.items():
+            found[name] = [cut(x, keypoints, spot, self.sides[name]).to(x.dtype) for spot in spots]
+        return found
+
+    def maps(self, x: Tensor, keypoints: Tensor) -> list[Tensor]:
+        """For each crop its feature map [B, C, side / 4, side / 4] and what it is summed up in, [B, branch,
+        1, 1]; differentiable with respect to `x`."""
+        found = []
+        for name, crops in self.crops(x, keypoints).items():
+            branch: Any = self.branches[name]
+            for each in crops:
+                seen = branch.see(each)
+                found += [seen, branch.sum_up(seen)[..., None, None]]
+        return found
 
     def split(self, logits: Tensor) -> list[Tensor]:
         """Logits [B, sum of values] -> one [B, values] per attribute, in that order."""
@@ -119,7 +137,13 @@ class CropNetwork(nn.Module):
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out), nn.SiLU())
 
     def forward(self, crops: Tensor) -> Tensor:
-        seen = self.net(crops.contiguous(memory_format=torch.channels_last))
+        return self.sum_up(self.see(crops))
+
+    def see(self, crops: Tensor) -> Tensor:
+        """Feature maps [B, C, side / 4, side / 4]."""
+        return self.net(crops.contiguous(memory_format=torch.channels_last))
+
+    def sum_up(self, seen: Tensor) -> Tensor:
         cells = F.adaptive_avg_pool2d(seen, CELLS).flatten(1)
         return self.out(torch.cat([cells, seen.amax((2, 3))], 1))
 

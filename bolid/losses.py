@@ -42,6 +42,7 @@ class LossWeights:
     layout: float = 0.0  # the same; 0.1 there
     picture: float = 0.0  # colours and edges of the decoded x0
     perceptual: float = 0.0  # the same picture's features in a network that knows appearances
+    details: float = 0.0  # the same in a network that names attributes: upright crops at full resolution
     draft: float = 0.0  # x0 as BodyNet's features alone tell it
     adversarial: float = 0.0  # few-step x0 against a critic that learns beside it
 

@@ -75,6 +75,18 @@ def test_crops_are_where_the_body_is():
     assert cut(x, points, SPOTS["legs"][0], 40)[0, 0, -20:].max() == 0
 
 
+def test_maps_show_every_crop_and_reach_the_picture():
+    evaluator, (pictures, keypoints) = tiny().eval(), people(2)
+    x = (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1).requires_grad_()
+    maps = evaluator.maps(x, torch.from_numpy(keypoints.copy()))
+    shapes = [tuple(each.shape[1:]) for each in maps]
+    assert shapes[::2] == [(8, side // 4, side // 4) for side in (24, 32, 32, 16, 16, 16, 16)]
+    assert shapes[1::2] == [(8, 1, 1)] * 7
+    sum(each.square().sum() for each in maps).backward()
+    assert x.grad is not None
+    assert (x.grad != 0).any(1).flatten(1).any(1).all()
+
+
 def test_readings_do_not_depend_on_the_batch_and_come_back_from_disk(tmp_path: Path):
     evaluator = tiny().eval()
     pictures, keypoints = people()

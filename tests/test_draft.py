@@ -113,19 +113,25 @@ def test_perceptual_loss_by_hand() -> None:
     assert_close(perceptual_loss(2 * picture, 2 * truth, [weight, 3 * weight])[1], torch.tensor(2.0))
 
 
-def test_the_perceptual_loss_needs_its_network_and_reaches_the_unet(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "maker"),
+    [("perceptual", "mini-appearance-evaluator"), ("details", "mini-attribute-evaluator")],
+)
+def test_a_loss_on_features_needs_its_network_and_reaches_the_unet(
+    tmp_path: Path, name: str, maker: str
+) -> None:
     with pytest.raises(ValueError, match="decodes what rec predicts"):
-        make_objective(weights=LossWeights(rec=0, draft=1, perceptual=1))
-    with pytest.raises(ValueError, match="mini-appearance-evaluator"):
-        make_objective(weights=LossWeights(perceptual=1))
+        make_objective(weights=LossWeights(rec=0, draft=1, **{name: 1}))
+    with pytest.raises(ValueError, match=maker):
+        make_objective(weights=LossWeights(**{name: 1}))
     folder = str(save_loss_networks(tmp_path))
-    weights = LossWeights(perceptual=2)
+    weights = LossWeights(**{name: 2})
     objective = make_objective(weights=weights, picture_rows=2, loss_networks=folder)
     batch, draws = batch_of(objective), step_draws(0, 0, 4)
     out = objective(batch, draws)
-    assert_close(out["loss"].detach(), out["rec"] + 2 * out["perceptual"])
-    assert float(out["perceptual"]) > 0
+    assert_close(out["loss"].detach(), out["rec"] + 2 * out[name])
+    assert float(out[name]) > 0
     alone = make_objective()
     first, second = gradients(objective, out["loss"]), gradients(alone, alone(batch, draws)["loss"])
-    assert any(not torch.allclose(first[name], second[name]) for name in second)
-    assert not any(p.requires_grad for p in objective.perceiver.parameters())
+    assert any(not torch.allclose(first[one], second[one]) for one in second)
+    assert not any(p.requires_grad for p in objective.perceivers.parameters())

@@ -11,6 +11,7 @@ from tiny_pipelines import HEIGHT, WIDTH, make_mini, make_tokenizer, make_xl
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
+from bolid.attribute_evaluator import AttributeEvaluator
 from bolid.estimator import PersonEstimator
 from bolid.evaluators import AppearanceEvaluator
 from bolid.pose import Pose
@@ -80,7 +81,7 @@ def make_rows(base: FrozenBase, count: int = 4, seed: int = 0) -> Rows:
 
 
 def save_loss_networks(folder: Path, seed: int = 5) -> Path:
-    """All three, tiny, with random weights."""
+    """All four, tiny, with random weights."""
     torch.manual_seed(seed)
     PersonEstimator(height=HEIGHT, width=WIDTH, channels=(8, 8, 16), layers=1, heads=2).save_pretrained(
         folder / "pose"
@@ -101,6 +102,9 @@ def save_loss_networks(folder: Path, seed: int = 5) -> Path:
         hidden=16,
         embedding=8,
     ).save_pretrained(folder / "appearance")
+    AttributeEvaluator(("hair",), (3,), HEIGHT, WIDTH, (16,) * 5, (8, 8), 8, 8).save_pretrained(
+        folder / "attributes"
+    )
     return folder
 
 

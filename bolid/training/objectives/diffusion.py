@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from bolid.adapter import AdapterInputs, BoLIDAdapter
@@ -46,8 +46,11 @@ from bolid.training.objectives.lightning_losses import (
     few_step_scheduler,
     networks_needed,
 )
-from bolid.training.objectives.loss_networks import load_loss_networks
+from bolid.training.objectives.loss_networks import Kind, load_loss_networks
 from bolid.training.objectives.mini_unet import UNetOptions, mini_scheduler, mini_unet
+
+PERCEIVERS: dict[str, Kind] = {"perceptual": "appearance", "details": "attributes"}
+"""Losses on features of decoded pictures, and the network that each sees them by."""
 
 STEPS = 20
 """Of an exported pipeline's call, where rows are not trained for few-step sampling."""
@@ -75,9 +78,9 @@ class DiffusionOptions(LatentOptions, UNetOptions, AdapterOptions):
 
     few_step: FewStepOptions = field(default_factory=FewStepOptions)  # L_rec for few-step sampling
     weights: LossWeights = field(default_factory=LossWeights)  # λ of every loss (Eq. 1); 0 is off
-    picture_rows: int = 6  # of the global batch: whose x0 the losses `picture` and `perceptual` decode
+    picture_rows: int = 6  # of the global batch: whose decoded x0 `picture` and `PERCEIVERS` see
     lightning: BranchOptions = field(default_factory=BranchOptions)  # of the losses on few-step pictures
-    loss_networks: str | None = None  # folder with pose, text_image, appearance: see loss_networks.py
+    loss_networks: str | None = None  # a folder of them: see loss_networks.py
     critic: str | None = None  # folder of a trained one, for weights.adversarial; None: a new one
 
 
@@ -115,9 +118,11 @@ class DiffusionObjective(LatentObjective):
         self.draft = Draft(adapter) if options.weights.draft else None
         self.critic = self._open_critic(adapter)
         self.companions = {} if self.critic is None else {"critic": self.critic}
-        self.perceiver: Any = None
-        if options.weights.perceptual:
-            self.perceiver = load_loss_networks(options.loss_networks, ["appearance"])["appearance"]
+        seen_by: dict[str, Kind] = {
+            name: kind for name, kind in PERCEIVERS.items() if getattr(options.weights, name)
+        }
+        networks = load_loss_networks(options.loss_networks, seen_by.values())
+        self.perceivers = nn.ModuleDict({name: networks[kind] for name, kind in seen_by.items()})
 
     def _open_branch(self) -> tuple[LightningBranch | None, Any]:
         """The lightning branch and the UNet with its LoRA; neither exists where no weight asks for it."""
@@ -129,7 +134,7 @@ class DiffusionObjective(LatentObjective):
                 "objective.weights.rec=0 needs the draft, or a loss on pictures, with a weight at every step "
                 "(objective.lightning.every=1, after=0): else there are steps without any loss."
             )
-        for name in ("picture", "perceptual"):
+        for name in ("picture", *PERCEIVERS):
             if getattr(o.weights, name) and not o.weights.rec:
                 raise ValueError(
                     f"objective.weights.{name} decodes what rec predicts: give weights.rec a weight."
@@ -205,7 +210,7 @@ class DiffusionObjective(LatentObjective):
         if rows is not None:
             few = x0_huber(x0, latents, pixel, self.options.few_step.huber)
             loss = torch.where(rows.few, few, loss)
-        if self.options.weights.picture or self.perceiver is not None:
+        if self.options.weights.picture or self.perceivers:
             losses |= self.decoded(x0, batch, pixel, draws)
         if self.critic is not None and rows is not None:
             losses |= self.judged(self.critic, x0, latents, given.inputs, rows.last, draws)
@@ -213,12 +218,12 @@ class DiffusionObjective(LatentObjective):
         return losses | {"rec": draws.mean(loss)}, figures
 
     def decoded(self, x0: Tensor, batch: dict[str, Tensor], pixel: Tensor, draws: Draws) -> dict[str, Tensor]:
-        """{"picture": L_picture, "perceptual": L_perceptual}, as far as they have a weight, of the first
+        """L_picture and the losses of `PERCEIVERS` by their names, as far as they have a weight, of the first
         `picture_rows` rows of the global batch against their decoded truth.
         """
         count, weights = self.options.picture_rows, self.options.weights
         chosen = torch.from_numpy(np.flatnonzero(draws.rows < count)).to(x0.device)
-        values = {name: x0.new_zeros(0) for name in ("picture", "perceptual") if getattr(weights, name)}
+        values = {name: x0.new_zeros(0) for name in ("picture", *PERCEIVERS) if getattr(weights, name)}
         if len(chosen):
             with torch.no_grad():
                 truth = self.base.decode(batch["latents"][chosen])
@@ -226,19 +231,10 @@ class DiffusionObjective(LatentObjective):
             picture = self.base.decode(x0[chosen])
             if weights.picture:
                 values["picture"] = picture_loss(picture, truth, weight)
-            if self.perceiver is not None:
-                values["perceptual"] = self.perceived(picture, truth, batch["keypoints"][chosen], weight)
+            for name, network in self.perceivers.items():
+                values[name] = perceived(network, picture, truth, batch["keypoints"][chosen], weight)
         share, whole = draws.total / count, x0.new_zeros(len(draws.rows)).float()
         return {name: draws.mean(whole.index_put((chosen,), share * v)) for name, v in values.items()}
-
-    def perceived(self, picture: Tensor, truth: Tensor, keypoints: Tensor, weight: Tensor) -> Tensor:
-        """L_perceptual [k] of pictures [k, 3, H, W] against the truth; the network stays float32."""
-        with torch.autocast(picture.device.type, enabled=False):
-            points = keypoints.float()
-            with torch.no_grad():
-                wanted, weights = self.perceiver.maps(truth.float(), points, weight.float())
-            seen, _ = self.perceiver.maps(picture.float(), points, weight.float())
-            return perceptual_loss(seen, wanted, weights)
 
     @staticmethod
     def judged(
@@ -337,3 +333,13 @@ def open_adapter(options: DiffusionOptions, unet: Any, base: FrozenBase) -> BoLI
         vision = base.require("image_encoder").config
         return BodyAdapter.for_method(options.method, unet, vision, **shape)
     return BoLIDAdapter.for_unet(unet, vision_dim=base.vision_dim, **shape)
+
+
+def perceived(network: Any, picture: Tensor, truth: Tensor, keypoints: Tensor, weight: Tensor) -> Tensor:
+    """`perceptual_loss` [k] of pictures [k, 3, H, W] against the truth; the network stays float32."""
+    with torch.autocast(picture.device.type, enabled=False):
+        points = keypoints.float()
+        with torch.no_grad():
+            wanted, weights = network.maps(truth.float(), points, weight.float())
+        seen, _ = network.maps(picture.float(), points, weight.float())
+        return perceptual_loss(seen, wanted, weights)

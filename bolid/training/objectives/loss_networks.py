@@ -1,8 +1,9 @@
 """The frozen networks inside losses: neither the pipeline's nor the evaluation's, always float32.
 
-A folder (`objective.loss_networks`) holds up to three of them, each as its `save_pretrained` wrote it:
-`pose` (PersonEstimator, or transformers' ViTPose), `text_image` (a CLIPModel with its tokenizer) and
-`appearance` (AppearanceEvaluator of another seed, or a transformers vision model such as DINOv2).
+A folder (`objective.loss_networks`) holds up to four of them, each as its `save_pretrained` wrote it:
+`pose` (PersonEstimator, or transformers' ViTPose), `text_image` (a CLIPModel with its tokenizer),
+`appearance` (AppearanceEvaluator of another seed, or a transformers vision model such as DINOv2) and
+`attributes` (AttributeEvaluator of another seed).
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bolid.attribute_evaluator import AttributeEvaluator
 from bolid.estimator import PersonEstimator
 from bolid.evaluators import AppearanceEvaluator
 from bolid.losses import JOINTS12, body12, soft_argmax
 
-Kind = Literal["pose", "text_image", "appearance"]
+Kind = Literal["pose", "text_image", "appearance", "attributes"]
 MAKERS: dict[str, str] = {  # the commands that train each for avatars, with a seed that nothing else has
     "pose": "python train/run.py --config train/configs/mini-estimator.yaml --seed 1 "
     "--output_dir runs/loss-pose && mkdir -p {folder} && cp -r runs/loss-pose/export/estimator {folder}/pose",
@@ -31,6 +33,9 @@ MAKERS: dict[str, str] = {  # the commands that train each for avatars, with a s
     "appearance": "python train/run.py --config train/configs/mini-appearance-evaluator.yaml --seed 1 "
     "--output_dir runs/loss-appearance && mkdir -p {folder} && cp -r runs/loss-appearance/export/appearance "
     "{folder}/appearance",
+    "attributes": "python train/run.py --config train/configs/mini-attribute-evaluator.yaml --seed 1 "
+    "--output_dir runs/loss-attributes && mkdir -p {folder} && cp -r runs/loss-attributes/export/attributes "
+    "{folder}/attributes",
 }
 VITPOSE_BETA = 10.0  # of `soft_argmax` for regressed Gaussians
 CROP = 1.25  # the box that top-down networks see, in sizes of the key-points' box
@@ -150,6 +155,21 @@ class AppearanceNetwork(nn.Module):
         return self.network(pixel_values=_normalised(crops, *IMAGENET))
 
 
+class AttributeNetwork(nn.Module):
+    """Features of upright crops of the person in a picture whose key-points are known."""
+
+    def __init__(self, network: AttributeEvaluator) -> None:
+        super().__init__()
+        self.network = network
+
+    def maps(self, pixels: Tensor, target: Tensor, _weight: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """As `AppearanceNetwork.maps`; every map shows a crop."""
+        found = self.network.maps(
+            F.interpolate(pixels, self.network.size, mode="bilinear", antialias=True), target
+        )
+        return found, [torch.ones_like(each[:, :1]) for each in found]
+
+
 def person_crop(pixels: Tensor, target: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """The box around the known key-points, `CROP` times as large and of the proportions of `size`.
 
@@ -229,6 +249,10 @@ def _open_appearance(place: Path) -> nn.Module:
     return AppearanceNetwork(AutoModel.from_pretrained(place, dtype=torch.float32))
 
 
+def _open_attributes(place: Path) -> nn.Module:
+    return AttributeNetwork(AttributeEvaluator.from_pretrained(place))
+
+
 def _class_name(place: Path) -> str:
     """The diffusers class that wrote a folder; empty for transformers' models."""
     return json.loads((place / "config.json").read_text()).get("_class_name", "")
@@ -238,6 +262,7 @@ _OPENERS: dict[str, Any] = {
     "pose": _open_pose,
     "text_image": _open_text_image,
     "appearance": _open_appearance,
+    "attributes": _open_attributes,
 }
 
 
@@ -247,6 +272,7 @@ def refuse_shared(folder: str | Path, evaluators: str | Path, pipeline: str | Pa
     rivals = {
         "pose": (Path(evaluators) / "pose", Path(pipeline) / "estimator"),
         "appearance": (Path(evaluators) / "appearance",),
+        "attributes": (Path(evaluators) / "attributes",),
         "text_image": (Path(clip) / "text_image", Path(pipeline) / "image_encoder"),
     }
     for kind, others in rivals.items():
