@@ -44,8 +44,8 @@ SPOTS: dict[str, tuple[Spot, ...]] = {
 
 
 class AttributeEvaluator(ModelMixin, ConfigMixin):
-    """Attributes of a picture whose key-points are known (from `PoseEvaluator`): no loss and no part of the
-    pipeline sees it.
+    """Attributes of a picture whose key-points are known (from `PoseEvaluator`), for measuring; one of
+    another seed can be a loss network.
 
     Args:
         attributes: names, in the order of the labels.

@@ -25,6 +25,7 @@ from bolid.reference import Reference, find_person
 from bolid.regions import head_regions, in_column, person_regions
 from bolid.request import Request
 
+TOGETHER = 2**20  # pixels of appearance maps drawn at once; a map takes about 100 bytes for each
 LARGEST_PROMPT = 1024  # pixels a side; the vision encoder sees a few hundred at most
 
 
@@ -349,6 +350,9 @@ def best_maps(rows: Sequence[tuple[Sequence[Reference], np.ndarray, np.ndarray]]
     references of one size.
     Returns float32 [N, 4, H, W].
     """
+    at_once = max(1, TOGETHER // rows[0][0][0].parts.size)
+    if len(rows) > at_once:
+        return torch.cat([best_maps(rows[at : at + at_once]) for at in range(0, len(rows), at_once)])
     counts = [len(references) for references, _, _ in rows]
     drawn = [each.without(strength <= 0) for references, _, strength in rows for each in references]
     maps = appearance_map(

@@ -152,7 +152,7 @@ def decode_cells(cells: Tensor, offsets: Tensor, seen: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Reading:
-    """What `AppearanceEvaluator` says of N pictures."""
+    """What the networks that measure say of N pictures."""
 
     attributes: np.ndarray  # int64 [N, A], index into each attribute's values
     scene: np.ndarray  # int64 [N]

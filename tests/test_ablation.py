@@ -61,6 +61,9 @@ def test_a_loss_network_of_the_pipeline_or_the_evaluation_is_refused(tmp_path: P
     refuse_shared(networks, none, tmp_path / "pipeline", none)
     with pytest.raises(ValueError, match="text_image: a loss network must be another one"):
         refuse_shared(networks, none, tmp_path / "pipeline", networks)
+    shutil.copytree(networks / "attributes", tmp_path / "measuring" / "attributes")
+    with pytest.raises(ValueError, match="attributes: a loss network must be another one"):
+        refuse_shared(networks, tmp_path / "measuring", tmp_path / "pipeline", none)
     shutil.rmtree(networks / "pose")
     pipe.estimator.half().save_pretrained(networks / "pose")
     with pytest.raises(ValueError, match=r"estimator: a loss network must be another one.*--seed 1"):

@@ -105,6 +105,8 @@ def test_a_score_says_which_set_it_is_of(standard: StandardEvaluators) -> None:
     by = {"PCK, OKS-AP": "pose", "FID": "appearance", "attributes": "attributes", "CLIP score": "text_image"}
     for score, name in by.items():
         assert [n for n, weights in mini.weights.items() if weights in told[score]] == [name]
+    assert mini.weights["head"] in told["face"]
+    assert mini.weights["appearance"] in replace(mini, head=None).signatures()["face"]
     without = replace(mini, text_image=None)
     assert np.isnan(without.text_similarity(np.zeros((2, 8, 8, 3), np.uint8), ["a", "b"])).all()
     assert "CLIP score" not in without.signatures()

@@ -11,7 +11,8 @@ from PIL import Image
 from stock_pipelines import NEAR, draw
 from tiny_pipelines import make_reference
 
-from bolid import BoLIDPipeline, BoLIDXLPipeline, Identity, Pose, Reference
+from bolid import BoLIDPipeline, BoLIDXLPipeline, Identity, Pose, Reference, conditioning
+from bolid.appearance import appearance_map
 from bolid.inputs import proportions_of
 from bolid.pose import PARTS, retarget, skeleton_map
 
@@ -114,6 +115,30 @@ class TestBatches:
         together = draw(mini, ["a", "b"], [[one, two], [one]], pose="sitting")
         torch.testing.assert_close(together[:1], draw(mini, "a", [one, two], pose="sitting"), **NEAR)
         torch.testing.assert_close(together[1:], draw(mini, "b", one, pose="sitting"), **NEAR)
+
+    def test_large_maps_are_drawn_a_few_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        sizes: list[int] = []
+
+        def counted(reference: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(reference))
+            return appearance_map(reference, *rest)
+
+        monkeypatch.setattr(conditioning, "appearance_map", counted)
+        one, two = make_reference(), make_reference("walking")
+        whole = np.ones(4, np.float32)
+        rows = [
+            (people, Pose.named(name).keypoints, whole)
+            for people, name in (([one, two], "sitting"), ([one], "lying"), ([two], "walking"))
+        ]
+        together = conditioning.best_maps(rows)
+        monkeypatch.setattr(conditioning, "TOGETHER", 2 * one.parts.size)
+        by_two = conditioning.best_maps(rows)
+        monkeypatch.setattr(conditioning, "TOGETHER", 1)
+        one_by_one = conditioning.best_maps(rows)
+        assert sizes == [4, 3, 1, 2, 1, 1]
+        for each in (by_two, one_by_one):
+            torch.testing.assert_close(each, together, **NEAR)
+        assert together.abs().amax((1, 2, 3)).min() > 0
 
     def test_rows_without_a_pose_or_an_image_prompt(self, mini: BoLIDPipeline, person: Reference) -> None:
         together = draw(mini, ["a", "b"], person, pose=["sitting", None], image_prompt=[None, person.image])

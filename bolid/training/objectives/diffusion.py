@@ -186,8 +186,8 @@ class DiffusionObjective(LatentObjective):
         self, batch: dict[str, Tensor], given: Given, draws: Draws
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """{"rec": L_rec, weighted by pixel and signal-to-noise ratio; with a weight also "picture" and
-        "perceptual" of x0 decoded, "critic" and "adversarial"}, and the plain error as a figure; means over
-        the global batch.
+        those of `PERCEIVERS` of x0 decoded, "critic" and "adversarial"}, and the plain error as a figure;
+        means over the global batch.
         """
         latents = batch["latents"]
         noise = draws.normal("noise", *latents.shape[1:])

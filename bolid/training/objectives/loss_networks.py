@@ -34,8 +34,8 @@ MAKERS: dict[str, str] = {  # the commands that train each for avatars, with a s
     "--output_dir runs/loss-appearance && mkdir -p {folder} && cp -r runs/loss-appearance/export/appearance "
     "{folder}/appearance",
     "attributes": "python train/run.py --config train/configs/mini-attribute-evaluator.yaml --seed 1 "
-    "--output_dir runs/loss-attributes && mkdir -p {folder} && cp -r runs/loss-attributes/export/attributes "
-    "{folder}/attributes",
+    "objective.combinations=0 --output_dir runs/loss-attributes && mkdir -p {folder} && "
+    "cp -r runs/loss-attributes/export/attributes {folder}/attributes",
 }
 VITPOSE_BETA = 10.0  # of `soft_argmax` for regressed Gaussians
 CROP = 1.25  # the box that top-down networks see, in sizes of the key-points' box
