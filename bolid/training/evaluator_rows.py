@@ -22,16 +22,15 @@ from bolid.training.avatar_rows import AvatarRows
 from bolid.training.redressed_rows import redressed_reference
 
 
-class CombinationRows:
-    """The rows of a split, `share` of them with another person, who shows a combination of
-    `bolid.avatars.identity.HELD_OUT`, in the same poses and scenes.
+class _RedrawnRows:
+    """The rows of a split, `share` of them with some columns drawn anew."""
 
-    Captions and image prompts stay those of the person before: they are none of an evaluator's columns.
-    """
+    kind: str  # of the fingerprint
+    key: int  # of the random numbers
 
     def __init__(self, rows: AvatarRows, share: float) -> None:
         self._rows, self._share = rows, share
-        self.fingerprint = f"{rows.fingerprint}-combinations-{share:g}"
+        self.fingerprint = f"{rows.fingerprint}-{self.kind}-{share:g}"
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -40,12 +39,25 @@ class CombinationRows:
         """The named columns of all rows."""
         found = self._rows.columns(("seed", *names))
         for at, seed in enumerate(found["seed"].tolist()):
-            rng = np.random.default_rng([seed, 0xC0B1])
+            rng = np.random.default_rng([seed, self.key])
             if rng.random() < self._share:
                 drawn = self._drawn(seed, rng)
                 for name in drawn.keys() & found.keys():
                     found[name][at] = drawn[name]
         return {name: found[name] for name in names}
+
+    def _drawn(self, seed: int, rng: np.random.Generator) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class CombinationRows(_RedrawnRows):
+    """The rows of a split, `share` of them with another person, who shows a combination of
+    `bolid.avatars.identity.HELD_OUT`, in the same poses and scenes.
+
+    Captions and image prompts stay those of the person before: they are none of an evaluator's columns.
+    """
+
+    kind, key = "combinations", 0xC0B1
 
     def _drawn(self, seed: int, rng: np.random.Generator) -> dict[str, Any]:
         plan, person = plan_row(seed, self._rows.split), sample_identity(rng, held_out=True)
@@ -56,26 +68,14 @@ class CombinationRows:
         return seen | _shown("image", "", image) | _shown("reference", "reference_", reference)
 
 
-class OtherClothesRows:
+class OtherClothesRows(_RedrawnRows):
     """The rows of a split, `share` of them with a reference in other clothes; labels stay the target's."""
 
-    def __init__(self, rows: AvatarRows, share: float) -> None:
-        self._rows, self._share = rows, share
-        self.fingerprint = f"{rows.fingerprint}-other-clothes-{share:g}"
+    kind, key = "other-clothes", 0xC1073
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def columns(self, names: Sequence[str]) -> dict[str, Any]:
-        """The named columns of all rows."""
-        found = self._rows.columns(("seed", *names))
-        for at, seed in enumerate(found["seed"].tolist()):
-            if np.random.default_rng([seed, 0xC1073]).random() < self._share:
-                drawn = redressed_reference(seed, self._rows.split, self._rows.size)[1]
-                shown = _shown("reference", "reference_", drawn)
-                for name in shown.keys() & found.keys():
-                    found[name][at] = shown[name]
-        return {name: found[name] for name in names}
+    def _drawn(self, seed: int, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002 - keyed by the row
+        drawn = redressed_reference(seed, self._rows.split, self._rows.size)[1]
+        return _shown("reference", "reference_", drawn)
 
 
 def _shown(picture: str, prefix: str, drawn: Rendering) -> dict[str, np.ndarray]:
