@@ -83,7 +83,7 @@ class AttributeEvaluator(ModelMixin, ConfigMixin):
         [B, sum of values] (see `split`)."""
         found = []
         for name, crops in self.crops(x, keypoints).items():
-            seen = [self.branches[name](each) for each in crops]
+            seen = self.branches[name](torch.cat(crops)).chunk(len(crops))
             found += seen if len(seen) == 1 else [sum(seen) / len(seen), torch.stack(seen).amax(0)]
         found.append(_places(keypoints).to(x.dtype))
         whole = torch.cat(found, 1)
@@ -97,14 +97,14 @@ class AttributeEvaluator(ModelMixin, ConfigMixin):
         return found
 
     def maps(self, x: Tensor, keypoints: Tensor) -> list[Tensor]:
-        """For each crop its feature map [B, C, side / 4, side / 4] and what it is summed up in, [B, branch,
-        1, 1]; differentiable with respect to `x`."""
+        """Of each branch's crops the feature maps [B, C, side / 4, side / 4], then what each is summed up in,
+        [B, branch, 1, 1]; differentiable with respect to `x`."""
         found = []
         for name, crops in self.crops(x, keypoints).items():
             branch: Any = self.branches[name]
-            for each in crops:
-                seen = branch.see(each)
-                found += [seen, branch.sum_up(seen)[..., None, None]]
+            seen = branch.see(torch.cat(crops))
+            summed = branch.sum_up(seen)[..., None, None]
+            found += [*seen.chunk(len(crops)), *summed.chunk(len(crops))]
         return found
 
     def split(self, logits: Tensor) -> list[Tensor]:
