@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_objective import avatar_batch, learn_by_heart
 
 from bolid.avatars.dataset import render_arrays
 from bolid.evaluation.calls import DrawOptions
@@ -19,7 +20,7 @@ from bolid.metrics import identification
 from bolid.training.avatar_rows import AvatarRows
 from bolid.training.config import DataConfig
 from bolid.training.evaluator_rows import OtherClothesRows
-from bolid.training.objectives.evaluators import COLUMNS, DegradeOptions
+from bolid.training.objectives.evaluators import DegradeOptions
 from bolid.training.objectives.head_evaluator import HeadEvaluatorObjective, HeadEvaluatorOptions
 from bolid.training.redressed_rows import redressed_reference
 
@@ -61,20 +62,10 @@ def test_what_lies_outside_the_crop_does_not_count() -> None:
 
 
 def test_the_objective_learns_to_find_people_again() -> None:
-    rows = render_arrays("train", 0, 16, 1, SIDE, SIDE)
-    batch = {name: torch.from_numpy(rows[name]) for name in COLUMNS if name in rows}
-    for name in ("image", "reference"):
-        batch[name] = batch[name].permute(0, 3, 1, 2).float() / 127.5 - 1
+    batch = avatar_batch(16, SIDE)
     options = HeadEvaluatorOptions(degrade=DegradeOptions(share=0, grey=0))
     objective = HeadEvaluatorObjective(options, tiny())
-    before = objective.eval().evaluate(batch)
-    optimiser = torch.optim.Adam(objective.parameters(), 3e-3)
-    for _ in range(60):
-        optimiser.zero_grad()
-        objective(batch)["loss"].backward()
-        optimiser.step()
-    assert all(p.grad is not None for p in objective.parameters())
-    after = objective.evaluate(batch)
+    before, after = learn_by_heart(objective, batch)
     assert after.keys() == {"identified", "identified_degraded"}
     assert after["identified"] > max(0.8, before["identified"])
 

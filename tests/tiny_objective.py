@@ -12,12 +12,14 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
 from bolid.attribute_evaluator import AttributeEvaluator
+from bolid.avatars.dataset import render_arrays
 from bolid.estimator import PersonEstimator
 from bolid.evaluators import AppearanceEvaluator
 from bolid.pose import Pose
 from bolid.training.bases import FrozenBase
 from bolid.training.data import Rows
 from bolid.training.objectives.diffusion import DiffusionOptions
+from bolid.training.objectives.evaluators import COLUMNS
 from bolid.training.objectives.lightning_losses import BranchOptions
 
 NAMES = ("vae", "unet", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler",
@@ -120,3 +122,21 @@ def gradients(objective: Any, loss: Tensor) -> dict[str, Tensor]:
     objective.zero_grad(set_to_none=True)
     loss.backward()
     return {n: p.grad.clone() for n, p in objective.named_parameters() if p.grad is not None}
+
+
+def avatar_batch(count: int, side: int) -> dict[str, Tensor]:
+    """What the evaluators' objectives read, of avatars to train on, squares of `side` pixels."""
+    rows = render_arrays("train", 0, count, 1, side, side)
+    return Rows({name: rows[name] for name in COLUMNS if name in rows}).batch(np.arange(count))
+
+
+def learn_by_heart(objective: Any, batch: dict[str, Tensor], steps: int = 60) -> tuple[Any, Any]:
+    """Figures before and after some steps on one batch; every weight gets a gradient."""
+    before = objective.eval().evaluate(batch)
+    optimiser = torch.optim.Adam(objective.parameters(), 3e-3)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        objective(batch)["loss"].backward()
+        optimiser.step()
+    assert all(p.grad is not None for p in objective.parameters())
+    return before, objective.evaluate(batch)
