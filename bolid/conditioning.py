@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,29 @@ class Plan:
         """One person of a group."""
         people = None if self.people is None else self.people[index : index + 1]
         return Plan(self.request.of_person(index), people, self.poses[index : index + 1])
+
+    @cached_property
+    def maps(self) -> Tensor:
+        """Faded appearance maps, float32 [rows, 4, H, W] on the CPU; zeros for a row without pose or person.
+
+        Those of a group lie over each other in its one row, the later person in front.
+        """
+        request = self.request
+        if request.group:
+            merged = torch.zeros(1, 4, *request.size)
+            for index in range(len(self.poses)):
+                own = self.of_person(index).maps
+                merged = torch.where(own[:, 3:] > 0, own, merged)
+            return merged
+        shown: dict[int, tuple[list[Reference], np.ndarray, np.ndarray]] = {}
+        for row, pose in enumerate(self.poses):
+            references = [] if pose is None else shown_references(request, self.people, row)
+            if references and pose is not None:
+                shown[row] = references, pose, request.strength[row]
+        maps = torch.zeros(len(self.poses), 4, *request.size)
+        if shown:
+            maps[list(shown)] = best_maps(list(shown.values()))
+        return maps
 
 
 class ConditioningMixin:
@@ -242,21 +266,14 @@ class ConditioningMixin:
         request = plan.request
         rows, size = len(plan.poses), request.size
         device, dtype = self._execution_device, self.adapter.dtype
-        skeletons, maps = torch.zeros(rows, 3, *size), torch.zeros(rows, 4, *size)
-        given = torch.zeros(rows)
-        shown: dict[int, tuple[list[Reference], np.ndarray, np.ndarray]] = {}
+        skeletons, given = torch.zeros(rows, 3, *size), torch.zeros(rows)
         for row, pose in enumerate(plan.poses):
             if pose is None:
                 continue
             given[row] = request.pose_strength
             drawn = skeleton_map(pose[None], *size)[0]
             skeletons[row] = torch.from_numpy(drawn).permute(2, 0, 1) / 255
-            references = shown_references(request, plan.people, row)
-            if references:
-                shown[row] = references, pose, request.strength[row]
-        if shown:
-            maps[list(shown)] = best_maps(list(shown.values()))
-        appearance = self._pack(maps).to(dtype)
+        appearance = self._pack(plan.maps).to(dtype)
         return {
             "skeleton": skeletons.to(device, dtype),
             "appearance": appearance,

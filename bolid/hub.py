@@ -23,6 +23,7 @@ MODULES = {
     "bolid_adapter": "bolid.adapter",
     "bolid_autoencoder": "bolid.autoencoder",
     "bolid_body": "bolid.baselines.body",
+    "bolid_detail": "bolid.detail",
     "bolid_estimator": "bolid.estimator",
     "bolid_face": "bolid.baselines.face",
     "bolid_photo": "bolid.estimators.photo",
@@ -199,7 +200,8 @@ class HubMixin:
     def push_bolid_adapter_to_hub(
         self, repo_id: str, *, card: str | os.PathLike[str] | None = None, **options: Any
     ) -> str:
-        """Upload adapter, image encoder and estimator without the base, for `load_bolid_adapter(repo_id)`.
+        """Upload adapter, image encoder, estimator and DetailNet without the base, for
+        `load_bolid_adapter(repo_id)`.
 
         Arguments as of `push_to_hub`.
         """

@@ -35,6 +35,14 @@ def number(value: Any, what: str, least: float = 0.0) -> float:
     return float(value)
 
 
+def share(value: Any, what: str) -> float:
+    """A number in [0, 1]. Raises ValueError."""
+    found = number(value, what)
+    if found > 1:
+        raise ValueError(f"{what} is {found:g}; it must be in [0, 1]")
+    return found
+
+
 def count(value: Any, what: str) -> int:
     """A whole number of at least 1. Raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:

@@ -13,13 +13,14 @@ from transformers import CLIPImageProcessor
 
 from bolid.adapter import BoLIDAdapter
 from bolid.attention import cross_attentions
+from bolid.detail import DetailNet
 from bolid.estimator import PersonEstimator
 from bolid.estimators.photo import PhotoEstimator  # also makes it known to diffusers' loader
 from bolid.hub import MODULES
 
 ADAPTERS = {"BoLIDAdapter": "bolid.adapter", "BodyAdapter": "bolid.baselines.body"}  # class -> its module
 # What `save_bolid_adapter` writes: the components that are not the base's.
-ADAPTER_FOLDERS = ("adapter", "image_encoder", "feature_extractor", "estimator", "face")
+ADAPTER_FOLDERS = ("adapter", "image_encoder", "feature_extractor", "estimator", "detail", "face")
 
 
 class LoadingMixin:
@@ -114,7 +115,7 @@ class LoadingMixin:
         """Back to the plain base: stock processors, and none of the parts that came with the adapter."""
         if self.adapter is not None:
             self.adapter.detach(self.unet)
-        self.register_modules(adapter=None, image_encoder=None, estimator=None, face=None)
+        self.register_modules(adapter=None, image_encoder=None, estimator=None, detail=None, face=None)
 
 
 def _adapter_folder(source: str | os.PathLike[str]) -> Path:
@@ -216,6 +217,8 @@ def _class_of(folder: Path) -> Any:
         return vision_class(folder)
     if folder.name == "face":
         return importlib.import_module(MODULES["bolid_face"]).FaceAdapter
+    if folder.name == "detail":
+        return DetailNet
     if folder.name == "adapter":
         return adapter_class(folder)
     config: Any = PersonEstimator.load_config(folder)

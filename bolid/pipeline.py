@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from PIL import Image
+from torch import Tensor
 from transformers import CLIPImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 import bolid.inputs as inputs
@@ -25,6 +27,7 @@ import bolid.variants as variants
 from bolid.adapter import BoLIDAdapter
 from bolid.care import CareMixin
 from bolid.conditioning import ConditioningMixin, Plan
+from bolid.detail import DetailNet
 from bolid.estimator import PersonEstimator
 from bolid.hub import HubMixin
 from bolid.loading import LoadingMixin, require_fit
@@ -34,19 +37,22 @@ from bolid.refine import RefineMixin
 from bolid.request import Asked, Request, make_request
 from bolid.variants import Start, read_start
 
-OWN = ("adapter", "estimator", "face", "controlnet")  # components beside the stock ones
-PIECEWISE = ("adapter", "estimator", "face")  # called piece by piece, which offloading's hooks would not see
+OWN = ("adapter", "estimator", "detail", "face", "controlnet")  # components beside the stock ones
+PIECEWISE = ("adapter", "estimator", "detail", "face")  # called piece by piece, or after the stock call: no
+# hook of offloading would see it
 
 
 class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMixin):
     """What BoLID adds to a stock pipeline. Comes before it in the bases.
 
     Components beside the stock ones: `adapter` (BoLIDAdapter), `image_encoder` (a CLIP vision model),
-    `estimator` (PersonEstimator), `face` (FaceAdapter) and `controlnet` (any ControlNet of skeleton maps).
-    Without them the pipeline is the stock one.
+    `estimator` (PersonEstimator), `detail` (DetailNet), `face` (FaceAdapter) and `controlnet` (any
+    ControlNet of skeleton maps). Without them the pipeline is the stock one.
     """
 
     scheduler: Any
+    detail: Any
+    image_processor: Any
     config: Any
     is_xl = False
 
@@ -67,6 +73,7 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
         id_strength: Any = inputs.ID_STRENGTH,
         pose_strength: float = 1.0,
         retarget: bool | None = None,
+        detail_strength: float = 1.0,
         negative_prompt: str | list[str] | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
@@ -102,6 +109,8 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
         retarget: give the pose the reference's proportions: how wide shoulders and hips are. None: where the
             pose is a name or a picture, for it is somebody else's then; key-points and skeleton maps are
             taken as they are.
+        detail_strength: in [0, 1], how far the decoded picture is corrected from the appearance map by the
+            pipeline's `detail`, where it has one; 0 leaves out that network. Without a pose there is no map.
         num_inference_steps, guidance_scale: None takes the model's own defaults, see `call_defaults`.
         height, width: pixels, multiples of 8; None takes the size of `image`, or else the model's own (for
             several people as wide as they need).
@@ -134,7 +143,8 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
         kwargs |= {"prompt": inputs.text_rows(prompt, request.rows), "negative_prompt": texts}
         kwargs |= self._steps(num_inference_steps, guidance_scale, request.has_pose)
         kwargs["generator"] = inputs.generators(generator, request.rows, per_row)
-        return self._run(request, start, per_row, output_type=output_type, **kwargs)
+        detailed = inputs.share(detail_strength, "detail_strength")
+        return self._run(request, start, per_row, detailed, output_type=output_type, **kwargs)
 
     def _steps(self, steps: int | None, guidance: float | None, posed: bool) -> dict[str, Any]:
         """How many steps and how much guidance: the call's, or the model's own. Raises ValueError."""
@@ -165,11 +175,38 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
         valid = {*inspect.signature(self.__call__).parameters, *inspect.signature(stock).parameters}
         inputs.known_arguments(kwargs, valid - {"kwargs"})
 
-    def _run(self, request: Request, start: Start, per_row: int, **kwargs: Any) -> Any:
+    def _run(self, request: Request, start: Start, per_row: int, detailed: float, **kwargs: Any) -> Any:
+        """The stock call, and after it the details of the appearance maps, by the share `detailed`."""
+        plan, wanted = self.plan(request), kwargs["output_type"]
+        detailed *= min(1.0, request.pose_strength)  # what follows the pose less lies less under the map
+        needless = self.detail is None or not detailed or not request.has_identity or not request.has_pose
+        elsewhere = (
+            wanted == "latent" or kwargs.get("padding_mask_crop") is not None
+        )  # no picture of this size
+        if needless or elsewhere or not plan.maps[:, 3].any():
+            return self._draw(plan, start, per_row, **kwargs)
+        as_dict = kwargs.pop("return_dict", True)
+        drawn = self._draw(plan, start, per_row, **(kwargs | {"output_type": "pt"}))
+        pictures = 2 * drawn.images - 1
+        change = detailed * start.open_to_change(request, per_row).to(pictures)
+        finished = pictures + change * (self._with_details(pictures, plan, per_row) - pictures)
+        refused = getattr(drawn, "nsfw_content_detected", None) or [False] * len(pictures)
+        kept = torch.tensor(refused, device=pictures.device).view(-1, 1, 1, 1)
+        finished = torch.where(kept, pictures, finished)
+        drawn["images"] = self.image_processor.postprocess(finished, output_type=wanted)
+        return drawn if as_dict else tuple(getattr(drawn, each.name) for each in fields(drawn))
+
+    def _with_details(self, pictures: Tensor, plan: Plan, per_row: int) -> Tensor:
+        """Pictures [rows * per_row, 3, H, W] in [-1, 1] as DetailNet corrects them, in [-1, 1]."""
+        device, dtype = self.detail.device, self.detail.dtype
+        maps = plan.maps.repeat_interleave(per_row, dim=0).to(device, dtype)
+        return self.detail(pictures.to(device, dtype), maps).clamp(-1, 1).to(pictures)
+
+    def _draw(self, plan: Plan, start: Start, per_row: int, **kwargs: Any) -> Any:
         """The stock call, on a pipeline of this call's own: stock pipelines keep per-call state on themselves
         and their scheduler.
         """
-        plan = self.plan(request)
+        request = plan.request
         maps = self._control_maps(plan, start)
         guided = kwargs["guidance_scale"] > 1 and self.unet.config.time_cond_proj_dim is None
         conditions = self.conditions_for(plan, per_row, guided)
@@ -235,6 +272,7 @@ class BoLIDPipeline(BoLIDMixin, StableDiffusionPipeline):
         image_encoder: PreTrainedModel | None = None,
         adapter: BoLIDAdapter | None = None,
         estimator: PersonEstimator | None = None,
+        detail: DetailNet | None = None,
         face: ModelMixin | None = None,
         controlnet: ModelMixin | None = None,
         requires_safety_checker: bool = False,
@@ -255,7 +293,9 @@ class BoLIDPipeline(BoLIDMixin, StableDiffusionPipeline):
             "requires_safety_checker": requires_safety_checker,
         }
         super().__init__(**stock)
-        self.register_modules(adapter=adapter, estimator=estimator, face=face, controlnet=controlnet)
+        self.register_modules(
+            adapter=adapter, estimator=estimator, detail=detail, face=face, controlnet=controlnet
+        )
         self.register_to_config(
             default_steps=default_steps,
             default_guidance_scale=default_guidance_scale,

@@ -11,6 +11,7 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
 from transformers import CLIPImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from bolid.adapter import BoLIDAdapter
+from bolid.detail import DetailNet
 from bolid.estimator import PersonEstimator
 from bolid.pipeline import OWN, PIECEWISE, BoLIDMixin
 
@@ -43,6 +44,7 @@ class BoLIDXLPipeline(BoLIDMixin, StableDiffusionXLPipeline):
         feature_extractor: CLIPImageProcessor | None = None,
         adapter: BoLIDAdapter | None = None,
         estimator: PersonEstimator | None = None,
+        detail: DetailNet | None = None,
         face: ModelMixin | None = None,
         controlnet: ModelMixin | None = None,
         force_zeros_for_empty_prompt: bool = True,
@@ -66,7 +68,9 @@ class BoLIDXLPipeline(BoLIDMixin, StableDiffusionXLPipeline):
             "add_watermarker": add_watermarker,
         }
         super().__init__(**stock)
-        self.register_modules(adapter=adapter, estimator=estimator, face=face, controlnet=controlnet)
+        self.register_modules(
+            adapter=adapter, estimator=estimator, detail=detail, face=face, controlnet=controlnet
+        )
         self.register_to_config(
             default_steps=default_steps,
             default_guidance_scale=default_guidance_scale,

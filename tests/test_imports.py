@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bolid"
 # The house's order: a module imports from its own level or from those before it.
 LEVELS = (
-    {"pictures", "pose", "appearance", "attention", "body", "reference", "avatars"}
+    {"pictures", "pose", "appearance", "attention", "body", "detail", "reference", "avatars"}
     | {"autoencoder", "estimator", "estimators", "regions"},
     {"encoder", "adapter", "identity", "losses", "lightning"},
     {"inputs", "request", "variants", "conditioning", "care", "refine", "hub", "loading"}

@@ -85,6 +85,7 @@ class FrozenBase(nn.Module):
         self.image_encoder: Any = components.get("image_encoder")
         self.feature_extractor: Any = components.get("feature_extractor")
         self.estimator: Any = components.get("estimator")
+        self.detail: Any = components.get("detail")
         self.requires_grad_(False)
         self.eval()
 

@@ -1,4 +1,4 @@
-"""Features of training rows on disk: computed once, shard by shard, read without loading all of them.
+"""Columns of training rows on disk: computed once, shard by shard, read without loading all of them.
 
 A folder per set of rows, networks and code: `features-KEY/00012-512.safetensors` holds SHARD rows. A shard is
 written whole or not at all, so a run that is stopped goes on with the first one that is missing; of runs that
@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -84,38 +84,35 @@ def features_folder(
     return Path(cache_dir) / f"features-{key}"
 
 
-class FeatureRows:
-    """The features of `rows`, map-style; what is not on disk yet is computed on making.
+Compute = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""Numbers of rows, at most BATCH, to their columns."""
+
+
+class KeptRows:
+    """Columns of rows, map-style; what is not on disk yet is computed on making.
 
     Args:
-        rows: before the networks.
-        base: the networks, moved to `device`.
-        memory: gigabytes up to which all features are held in RAM.
+        folder: of these columns alone, as what they are made by.
+        count: rows.
+        compute: makes the columns of some rows.
+        fingerprint: of the rows.
+        memory: gigabytes up to which all columns are held in RAM.
 
     Raises:
-        ValueError: a row cannot be read, or the disk has no room for the features.
+        ValueError: as `compute`, or the disk has no room for the columns.
     """
 
     def __init__(
-        self,
-        rows: RawRows,
-        base: FrozenBase,
-        cache_dir: str | Path,
-        device: torch.device,
-        *,
-        augmentation: Augment = "own",
-        estimate: bool = False,
-        memory: float = 8.0,
+        self, folder: Path, count: int, compute: Compute, fingerprint: str, memory: float = 8.0
     ) -> None:
-        self.fingerprint, self._count = rows.fingerprint, len(rows)
-        self.folder = features_folder(rows, base, cache_dir, augmentation, estimate)
+        self.fingerprint, self._count, self.folder = fingerprint, count, folder
         self.folder.mkdir(parents=True, exist_ok=True)
         self._files = [
-            self.folder / f"{start // SHARD:05d}-{min(SHARD, len(rows) - start)}.safetensors"
-            for start in range(0, len(rows), SHARD)
+            self.folder / f"{start // SHARD:05d}-{min(SHARD, count - start)}.safetensors"
+            for start in range(0, count, SHARD)
         ]
         with _alone(self.folder):
-            _fill(self._files, rows, base.to(device), device, augmentation, estimate)
+            _fill(self._files, count, compute)
         self._shards: list[Any] = [safe_open(file, "np") for file in self._files]
         self._names = sorted(self._shards[0].keys())
         self._held: dict[str, np.ndarray] | None = None
@@ -141,6 +138,45 @@ class FeatureRows:
         }
 
 
+class FeatureRows(KeptRows):
+    """The features of `rows` (`compute_features`).
+
+    Args:
+        rows: before the networks.
+        base: the networks, moved to `device`.
+        memory: gigabytes up to which all features are held in RAM.
+
+    Raises:
+        ValueError: a row cannot be read, or the disk has no room for the features.
+    """
+
+    def __init__(
+        self,
+        rows: RawRows,
+        base: FrozenBase,
+        cache_dir: str | Path,
+        device: torch.device,
+        *,
+        augmentation: Augment = "own",
+        estimate: bool = False,
+        memory: float = 8.0,
+    ) -> None:
+        def compute(numbers: np.ndarray) -> dict[str, np.ndarray]:
+            read = rows.read(numbers)
+            return compute_features(
+                read,
+                base.to(device),
+                0,
+                device,
+                numbers=numbers,
+                augmentation=augmentation,
+                estimate=estimate,
+            )
+
+        folder = features_folder(rows, base, cache_dir, augmentation, estimate)
+        super().__init__(folder, len(rows), compute, rows.fingerprint, memory)
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Waits until no other run is inside with the same folder, and says so; a run that dies lets go."""
@@ -158,28 +194,17 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _fill(
-    files: list[Path],
-    rows: RawRows,
-    base: FrozenBase,
-    device: torch.device,
-    augmentation: Augment,
-    estimate: bool,
-) -> None:
+def _fill(files: list[Path], count: int, compute: Compute) -> None:
     """Compute the shards that are missing."""
     missing = [number for number, file in enumerate(files) if not file.is_file()]
-    todo = sum(min(SHARD, len(rows) - number * SHARD) for number in missing)
-    with tqdm(desc="features", unit="row", total=todo, disable=not todo) as bar:
+    todo = sum(min(SHARD, count - number * SHARD) for number in missing)
+    what = files[0].parent.name.partition("-")[0]
+    with tqdm(desc=what, unit="row", total=todo, disable=not todo) as bar:
         for done, number in enumerate(missing):
             parts = []
-            for low in range(number * SHARD, min((number + 1) * SHARD, len(rows)), BATCH):
-                numbers = np.arange(low, min(low + BATCH, (number + 1) * SHARD, len(rows)))
-                read = rows.read(numbers)
-                parts.append(
-                    compute_features(
-                        read, base, 0, device, numbers=numbers, augmentation=augmentation, estimate=estimate
-                    )
-                )
+            for low in range(number * SHARD, min((number + 1) * SHARD, count), BATCH):
+                numbers = np.arange(low, min(low + BATCH, (number + 1) * SHARD, count))
+                parts.append(compute(numbers))
                 bar.update(len(numbers))
             _write(files[number], {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
             if done == 0:
@@ -203,7 +228,7 @@ def _require_room(first: Path, more: int) -> None:
     needed, free = more * first.stat().st_size, shutil.disk_usage(first.parent).free
     if needed > free:
         raise ValueError(
-            f"the features need {needed / 1e9:.1f} GB more and {first.parent.parent} has "
+            f"the columns need {needed / 1e9:.1f} GB more and {first.parent.parent} has "
             f"{free / 1e9:.1f} GB free: choose another data.cache_dir, or compute them in the step with "
             "data.cache_features=false."
         )

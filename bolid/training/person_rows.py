@@ -109,7 +109,7 @@ def person_rows(config: TrainConfig, base: FrozenBase) -> tuple[BatchRows, Batch
     if data.cache_features:
         kept: Any = _kept(train, base, data, estimate)
         if data.redressed_size:
-            kept = JoinedRows([kept, _kept(_redressed(config), base, data, estimate)])
+            kept = JoinedRows([kept, _kept(redressed(config), base, data, estimate)])
         return kept, _kept(held_out, base, data, estimate)
     share = float(config.objective.get("faded_share", ConditionOptions.faded_share))
     return StepRows(train, base, data.augment, estimate, share), _kept(held_out, base, data, estimate)
@@ -134,7 +134,7 @@ def _require_redressed(data: DataConfig, base: FrozenBase) -> None:
         )
 
 
-def _redressed(config: TrainConfig) -> RedressedRows:
+def redressed(config: TrainConfig) -> RedressedRows:
     """The first training rows, their references in other clothes."""
     size = min(config.data.redressed_size, split_sizes(config)["train"])
     return RedressedRows(AvatarRows(config.data, "train", size))

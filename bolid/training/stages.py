@@ -11,9 +11,9 @@ from bolid.avatars.scene import SCENES
 from bolid.avatars.skeleton import POSE_FAMILIES, VIEWS
 from bolid.training.avatar_rows import AvatarRows
 from bolid.training.config import TrainConfig, build
-from bolid.training.data import Rows
+from bolid.training.data import JoinedRows, Rows
 from bolid.training.evaluator_rows import CombinationRows, OtherClothesRows
-from bolid.training.person_rows import person_rows, split_sizes
+from bolid.training.person_rows import person_rows, redressed, split_sizes
 from bolid.training.sources import AVATARS
 
 Built = tuple[Any, Any, Any]
@@ -157,6 +157,26 @@ def _diffusion(config: TrainConfig) -> Built:
     return objective, train, held_out
 
 
+def _detail(config: TrainConfig) -> Built:
+    """Rows are drawn by the pipeline itself, once: see `drawn_rows`."""
+    from bolid.evaluation.provenance import weights_hash
+    from bolid.training.drawn_rows import DrawnRows
+    from bolid.training.objectives.detail import DetailObjective, DetailOptions
+
+    _require_avatars(config)
+    options: Any = build(DetailOptions, config.objective, "objective")
+    objective = DetailObjective(options)
+    sources: dict[str, Any] = {
+        split: AvatarRows(config.data, split, size) for split, size in split_sizes(config).items()
+    }
+    key = weights_hash(options.pipeline)
+    train: Any = DrawnRows(sources["train"], options.pipeline, key, config.data)
+    if config.data.redressed_size:
+        again = DrawnRows(redressed(config), options.pipeline, key, config.data)
+        train = JoinedRows([train, again])
+    return objective, train, DrawnRows(sources["validation"], options.pipeline, key, config.data)
+
+
 STAGES: dict[str, Callable[[TrainConfig], Built]] = {
     "autoencoder": _autoencoder,
     "estimator": _estimator,
@@ -168,6 +188,7 @@ STAGES: dict[str, Callable[[TrainConfig], Built]] = {
     "diffusion": _diffusion,
     "distill": _diffusion,
     "critic": _diffusion,
+    "detail": _detail,
 }
 
 

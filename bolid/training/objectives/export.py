@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
+from bolid.detail import DetailNet
 from bolid.loading import adapter_class
 from bolid.training.bases import FrozenBase, open_base
 
@@ -55,8 +56,17 @@ def complete_pipeline(
             folder / "adapter", torch_dtype=torch.float16
         ),
         estimator=half.estimator,
+        detail=half.detail,
         **(pipeline_defaults(base.source) if defaults is None else defaults),
     ).save_pretrained(folder)
+
+
+def pipeline_with(folder: Path, source: str) -> None:
+    """Fill up an export that holds `detail` to the float16 pipeline of `source` with it."""
+    from bolid.pipeline import BoLIDPipeline
+
+    detail = DetailNet.from_pretrained(folder / "detail", torch_dtype=torch.float16)
+    BoLIDPipeline.from_pretrained(source, dtype=torch.float16, detail=detail).save_pretrained(folder)
 
 
 def pipeline_defaults(source: str | Path) -> dict[str, Any]:

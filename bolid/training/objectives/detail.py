@@ -1,0 +1,114 @@
+"""The stage `detail`: a DetailNet learns to correct what a trained pipeline draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bolid.detail import DetailNet, near
+from bolid.losses import picture_loss
+from bolid.training.draws import Draws
+from bolid.training.objectives.diffusion import perceived
+from bolid.training.objectives.loss_networks import Kind, load_loss_networks
+
+SEES: dict[str, Kind] = {"perceptual": "appearance", "details": "attributes"}
+
+
+@dataclass(frozen=True)
+class DetailWeights:
+    """The λ of each loss; 0 leaves it out and loads nothing for it."""
+
+    picture: float = 1.0  # colours and edges
+    perceptual: float = 0.0  # features in a network that knows appearances
+    details: float = 0.0  # the same in one that names attributes
+
+
+@dataclass(frozen=True)
+class DetailOptions:
+    """Options of the stage `detail`."""
+
+    pipeline: str = "models/bolid-mini"  # folder or Hub id of what draws the pictures
+    channels: tuple[int, ...] = (48, 64, 96)  # see DetailNet
+    blocks: tuple[int, ...] = (2, 1, 1)
+    weights: DetailWeights = field(default_factory=DetailWeights)
+    loss_networks: str | None = None  # a folder of them: see loss_networks.py
+    person_weight: float = 3.0  # weight of person pixels against background ones
+    head_weight: float = 5.0  # the same for the head
+    feet_weight: float = 5.0  # the same for the feet
+
+
+class DetailObjective(nn.Module):
+    """Colours, edges and features of the corrected picture against the truth's, near the appearance map.
+
+    Raises:
+        ValueError: a loss has a weight and its network is missing.
+    """
+
+    def __init__(self, options: DetailOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.net = DetailNet(options.channels, options.blocks)
+        self.models: dict[str, Any] = {"detail": self.net}
+        wanted: dict[str, Kind] = {
+            name: kind for name, kind in SEES.items() if getattr(options.weights, name)
+        }
+        networks = load_loss_networks(options.loss_networks, wanted.values())
+        self.seen_by = nn.ModuleDict({name: networks[kind] for name, kind in wanted.items()})
+
+    def forward(self, batch: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
+        """batch: the columns of `drawn_rows.DrawnRows`. Returns scalars, means over the global batch."""
+        o, truth = self.options, batch["image"]
+        picture, weight = self.corrected(batch).float(), self.pixel_weight(batch)
+        losses = {"picture": picture_loss(picture, truth, weight)}
+        for name, network in self.seen_by.items():
+            losses[name] = perceived(network, picture, truth, batch["keypoints"], weight)
+        means = {name: draws.mean(loss) for name, loss in losses.items()}
+        found = torch.stack([getattr(o.weights, name) * mean for name, mean in means.items()]).sum()
+        return {"loss": found, **{name: mean.detach() for name, mean in means.items()}}
+
+    def corrected(self, batch: dict[str, Tensor]) -> Tensor:
+        """Pictures [B, 3, H, W] in [-1, 1] as DetailNet corrects the drawn ones."""
+        return self.net(batch["drawn"], appearance_of(batch))
+
+    def pixel_weight(self, batch: dict[str, Tensor]) -> Tensor:
+        """[B, 1, H, W] of mean 1 per row; 0 where nothing may change."""
+        o, parts = self.options, batch["masks"][:, None].long()
+        table = torch.tensor([1.0, o.head_weight, o.person_weight, o.person_weight, o.feet_weight])
+        weight = table.to(batch["image"])[parts] * near(appearance_of(batch)[:, 3:])
+        return weight / weight.mean((1, 2, 3), keepdim=True).clamp_min(1e-6)
+
+    @torch.no_grad()
+    def evaluate(self, batch: dict[str, Tensor]) -> dict[str, float]:
+        """Held out: `picture_loss`, of the corrected and of the drawn pictures, and the mean RGB distance (0
+        to 442) on the person."""
+        weight, truth = self.pixel_weight(batch), batch["image"]
+        figures = {}
+        for name, picture in (("", self.corrected(batch).float().clamp(-1, 1)), ("_drawn", batch["drawn"])):
+            figures[f"picture{name}"] = float(picture_loss(picture, truth, weight).mean())
+            apart = 127.5 * (picture - truth).square().sum(1).sqrt()
+            figures[f"rgb_person{name}"] = float(apart[batch["masks"] > 0].mean())
+        return figures
+
+    @torch.no_grad()
+    def picture(self, batch: dict[str, Tensor]) -> np.ndarray:
+        """A grid, uint8 [H, W, 3]; a column a row of the batch: map | drawn | corrected | truth."""
+        shown = (batch["rgb"], batch["drawn"], self.corrected(batch).float().clamp(-1, 1), batch["image"])
+        grid = torch.cat([torch.cat(list(each), -1) for each in shown], -2)
+        return ((grid + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+
+    def complete(self, folder: Path) -> None:
+        """Make the export a whole pipeline: the one that drew, with this network."""
+        from bolid.training.objectives.export import pipeline_with
+
+        pipeline_with(folder, self.options.pipeline)
+
+
+def appearance_of(batch: dict[str, Tensor]) -> Tensor:
+    """The faded appearance map [B, 4, H, W] of `DrawnRows`' columns."""
+    coverage = batch["coverage"].permute(0, 3, 1, 2).to(batch["rgb"]) / 255
+    return torch.cat([batch["rgb"] * (coverage > 0), coverage], 1)

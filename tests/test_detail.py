@@ -1,0 +1,275 @@
+"""DetailNet, the pipeline that has one, the rows it learns from and its stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_objective import save_loss_networks
+from tiny_pipelines import HEIGHT, MAKERS, WIDTH, make_mini, make_reference
+
+from bolid.avatars.dataset import render_arrays
+from bolid.detail import REACH, DetailNet, near
+from bolid.pipeline import BoLIDPipeline
+from bolid.pose import PARTS, Pose
+from bolid.training.config import DataConfig, TrainConfig
+from bolid.training.drawn_rows import DrawnRows, draw, drawn_strengths
+from bolid.training.draws import step_draws
+from bolid.training.objectives.detail import DetailObjective, DetailOptions, DetailWeights
+from bolid.training.redressed_rows import RedressedRows
+from bolid.training.stages import build_stage
+
+SMALL = {"channels": (8, 8), "blocks": (1, 1)}
+
+
+def small_net(seed: int = 0) -> DetailNet:
+    """One that acts: its last layer does not start from zero."""
+    torch.manual_seed(seed)
+    net = DetailNet(**SMALL)
+    torch.nn.init.normal_(net.leave.weight, std=0.1)
+    return net.eval()
+
+
+def a_map(height: int = 64, width: int = 48) -> torch.Tensor:
+    """A map with one square of 8 x 8 pixels."""
+    appearance = torch.zeros(1, 4, height, width)
+    appearance[:, :, 24:32, 16:24] = 0.5
+    return appearance
+
+
+def test_a_new_net_changes_nothing():
+    picture = torch.rand(2, 3, 64, 48)
+    torch.testing.assert_close(DetailNet()(picture, a_map().repeat(2, 1, 1, 1)), picture, rtol=0, atol=0)
+
+
+def test_only_the_map_and_what_is_near_it_change():
+    height, width = 192, 128
+    picture, appearance = torch.rand(1, 3, height, width), torch.zeros(1, 4, height, width)
+    appearance[:, :, 80:88, 60:68] = 0.5
+    change = (small_net()(picture, appearance) - picture).abs().sum(1)[0]
+    assert change[80:88, 60:68].min() > 0
+    reach = round(REACH * height)
+    for low, high, places in ((80, 88, change.sum(1)), (60, 68, change.sum(0))):
+        changed = places.nonzero().squeeze(1)
+        assert low - reach <= int(changed.min()) < low
+        assert high <= int(changed.max()) < high + reach
+    assert near(appearance[:, 3:]).max() == 1
+
+
+def test_an_empty_map_leaves_its_picture():
+    picture, maps = torch.rand(2, 3, 64, 48), torch.cat([a_map(), torch.zeros(1, 4, 64, 48)])
+    changed = small_net()(picture, maps)
+    assert not torch.equal(changed[0], picture[0])
+    torch.testing.assert_close(changed[1], picture[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("picture", "appearance"), [((64, 48), (32, 24)), ((62, 48), (62, 48)), ((64, 46), (64, 46))]
+)
+def test_sizes_must_fit(picture, appearance):
+    with pytest.raises(ValueError, match="multiples of 4"):
+        small_net()(torch.zeros(1, 3, *picture), torch.zeros(1, 4, *appearance))
+    with pytest.raises(ValueError, match="one of each a level"):
+        DetailNet((8, 8), (1,))
+
+
+@pytest.fixture(scope="module", params=list(MAKERS))
+def pipe(request) -> Any:
+    made = MAKERS[request.param]()
+    made.register_modules(detail=small_net())
+    return made
+
+
+def call(pipe: Any, **changes: Any) -> np.ndarray:
+    given = {
+        "prompt": "a",
+        "reference": make_reference(),
+        "pose": "standing",
+        "generator": 0,
+        "output_type": "np",
+    }
+    return np.asarray(pipe(**(given | changes)).images)
+
+
+def without(pipe: Any) -> Any:
+    return type(pipe)(**{**pipe.components, "detail": None}, default_steps=2, default_guidance_scale=2.0)
+
+
+def test_details_come_by_their_strength(pipe):
+    whole, half, none = (call(pipe, detail_strength=strength) for strength in (1.0, 0.5, 0.0))
+    plain = without(pipe)
+    plain.set_progress_bar_config(disable=True)
+    np.testing.assert_array_equal(none, call(plain))
+    assert np.abs(whole - none).max() > 0.02
+    inside = (whole > 0.01) & (whole < 0.99) & (none > 0.01) & (none < 0.99)
+    np.testing.assert_allclose(half[inside], ((whole + none) / 2)[inside], atol=0.01)
+    weaker = call(pipe, detail_strength=1.0, id_strength=0.0)
+    np.testing.assert_array_equal(weaker, call(plain, id_strength=0.0))
+    np.testing.assert_array_equal(call(pipe, pose=None), call(plain, pose=None))
+    np.testing.assert_array_equal(call(pipe, output_type="latent"), call(plain, output_type="latent"))
+
+
+def test_every_form_of_output_is_there(pipe):
+    exact = call(pipe)
+    assert isinstance(pipe("a", make_reference(), "standing", generator=0).images[0], Image.Image)
+    tensor = call(pipe, output_type="pt")
+    np.testing.assert_allclose(tensor.transpose(0, 2, 3, 1), exact, atol=1e-6)
+    as_tuple = pipe("a", make_reference(), "standing", generator=0, output_type="np", return_dict=False)
+    np.testing.assert_array_equal(as_tuple[0], exact)
+    assert len(as_tuple) == (1 if pipe.is_xl else 2)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.1, "much", None])
+def test_a_wrong_strength_is_named(wrong):
+    with pytest.raises(ValueError, match="detail_strength"):
+        call(make_mini(), detail_strength=wrong)
+
+
+def test_what_a_mask_keeps_stays(pipe):
+    height, width = pipe.picture_size
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 255, (height, width, 3), np.uint8))
+    mask = np.zeros((height, width), np.uint8)
+    mask[: height // 2] = 255
+    given = {"image": picture, "mask_image": Image.fromarray(mask), "num_images_per_prompt": 2}
+    with_them, plain = call(pipe, **given), call(pipe, **given, detail_strength=0.0)
+    assert np.abs(with_them - plain)[:, : height // 2].max() > 0.01
+    np.testing.assert_allclose(with_them[:, height // 2 :], plain[:, height // 2 :], atol=1e-6)
+
+
+def test_people_of_a_group_get_their_own_maps():
+    pipe = make_mini()
+    pipe.register_modules(detail=small_net())
+    people = [pipe.encode_identity(make_reference()) for _ in range(2)]
+    given = {"reference": people, "pose": ["standing", "sitting"]}
+    change = np.abs(call(pipe, **given) - call(pipe, **given, detail_strength=0.0))[0].max((0, 2))
+    assert change[: len(change) // 2].max() > 0.01
+    assert change[len(change) // 2 :].max() > 0.01
+
+
+def test_it_travels_with_pipeline_and_adapter(tmp_path):
+    pipe = make_mini()
+    pipe.register_modules(detail=small_net())
+    pipe.save_pretrained(tmp_path / "whole")
+    pipe.save_bolid_adapter(tmp_path / "adapter")
+    opened = BoLIDPipeline.from_pretrained(tmp_path / "whole")
+    opened.set_progress_bar_config(disable=True)
+    np.testing.assert_array_equal(call(opened), call(pipe))
+    assert BoLIDPipeline.from_pretrained(tmp_path / "whole", detail=None).detail is None
+    plain = without(pipe)
+    plain.unload_bolid_adapter()
+    plain.load_bolid_adapter(tmp_path / "adapter")
+    plain.set_progress_bar_config(disable=True)
+    np.testing.assert_array_equal(call(plain), call(pipe))
+    plain.unload_bolid_adapter()
+    assert plain.detail is None
+
+
+def small_data(folder: Path, **changes: Any) -> DataConfig:
+    sizes = {"train_size": 6, "validation_size": 2, "height": HEIGHT, "width": WIDTH, "processes": 1}
+    return DataConfig(cache_dir=str(folder), **(sizes | changes))
+
+
+def test_drawn_rows_are_the_pipelines_pictures_beside_truth_and_map():
+    pipe = make_mini()
+    cells = render_arrays("train", 0, 3, 1, HEIGHT, WIDTH)
+    columns = draw(pipe, cells, 32)
+    assert {name: value.shape[1:] for name, value in columns.items()} == {
+        "drawn": (HEIGHT, WIDTH, 3), "image": (HEIGHT, WIDTH, 3), "rgb": (HEIGHT, WIDTH, 3),
+        "coverage": (HEIGHT, WIDTH, 1), "masks": (HEIGHT, WIDTH), "keypoints": (18, 3),
+    }  # fmt: skip
+    np.testing.assert_array_equal(columns["image"], cells["image"])
+    again = draw(pipe, cells, 32)
+    np.testing.assert_array_equal(again["drawn"], columns["drawn"])
+    assert not np.array_equal(draw(pipe, cells, 48)["drawn"], columns["drawn"])
+    hidden = cells | {"shared_parts": np.zeros((3, len(PARTS)), bool)}
+    assert not draw(pipe, hidden, 32)["coverage"].any()
+
+
+def test_most_calls_have_a_usual_strength_and_some_lack_a_part():
+    drawn = np.stack([drawn_strengths(np.random.default_rng(seed)) for seed in range(300)])
+    alike = (drawn == drawn[:, :1]).all(1)
+    assert ((drawn >= 0) & (drawn <= 1)).all()
+    assert 0.75 < alike.mean() < 0.95
+    assert (drawn[~alike] == 0).any()
+    assert (drawn[~alike] == 1).any()
+
+
+def rows_of(size: int = 4) -> dict[str, torch.Tensor]:
+    """A batch as `DrawnRows` gives it; what was drawn is the truth blurred, the map the truth itself."""
+    cells = render_arrays("train", 0, size, 1, HEIGHT, WIDTH)
+    image = torch.from_numpy(cells["image"]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    masks = torch.from_numpy(cells["masks"])
+    coverage = (masks > 0).byte()[..., None] * 255
+    drawn = torch.nn.functional.avg_pool2d(image, 5, 1, 2)
+    rgb = image * (masks > 0)[:, None]
+    points = torch.from_numpy(cells["keypoints"])
+    return {
+        "drawn": drawn,
+        "image": image,
+        "rgb": rgb,
+        "coverage": coverage,
+        "masks": masks,
+        "keypoints": points,
+    }
+
+
+def test_the_objective_learns_to_take_the_map(tmp_path):
+    torch.manual_seed(0)
+    folder = save_loss_networks(tmp_path)
+    weights = DetailWeights(perceptual=0.1, details=0.1)
+    objective = DetailObjective(DetailOptions(**SMALL, weights=weights, loss_networks=str(folder)))
+    batch, optimiser = rows_of(), torch.optim.Adam(objective.net.parameters(), 5e-3)
+    before = objective.evaluate(batch)
+    assert before["picture"] == pytest.approx(before["picture_drawn"])
+    for step in range(40):
+        losses = objective(batch, step_draws(0, step, 4))
+        assert set(losses) == {"loss", "picture", "perceptual", "details"}
+        optimiser.zero_grad()
+        losses["loss"].backward()
+        optimiser.step()
+    after = objective.evaluate(batch)
+    assert after["picture"] < 0.8 * before["picture"]
+    assert after["rgb_person"] < 0.8 * before["rgb_person"]
+    assert after["picture_drawn"] == before["picture_drawn"]
+    assert all(parameter.grad is None for parameter in objective.seen_by.parameters())
+    assert objective.picture(batch).shape == (4 * HEIGHT, 4 * WIDTH, 3)
+
+
+def test_the_stage_draws_its_rows_once_and_completes_the_pipeline(tmp_path):
+    make_mini().save_pretrained(tmp_path / "pipe")
+    data = small_data(tmp_path / "cache", redressed_size=3)
+    config = TrainConfig(
+        stage="detail", data=data, max_train_steps=2, train_batch_size=4,
+        objective={"pipeline": str(tmp_path / "pipe"), "channels": [8, 8], "blocks": [1, 1]},
+    )  # fmt: skip
+    objective, train, held_out = build_stage(config)
+    assert (len(train), len(held_out)) == (9, 2)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors")}
+    _, again, _ = build_stage(config)
+    assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors")}
+    numbers = np.arange(9)
+    for name, value in train.batch(numbers).items():
+        torch.testing.assert_close(again.batch(numbers)[name], value, rtol=0, atol=0)
+    objective.net.save_pretrained(tmp_path / "export" / "detail")
+    objective.complete(tmp_path / "export")
+    opened = BoLIDPipeline.from_pretrained(tmp_path / "export")
+    assert opened.detail is not None
+    assert opened.call_defaults() == (2, 2.0)
+
+
+def test_redressed_rows_are_drawn_without_their_clothes(tmp_path):
+    from bolid.training.avatar_rows import AvatarRows
+
+    make_mini().save_pretrained(tmp_path / "pipe")
+    data = small_data(tmp_path)
+    rows = RedressedRows(AvatarRows(data, "train", 3))
+    with_clothes = DrawnRows(AvatarRows(data, "train", 3), str(tmp_path / "pipe"), "x", data)
+    bare = DrawnRows(rows, str(tmp_path / "pipe"), "x", data)
+    shown, hidden = (each.batch(np.arange(3))["coverage"].float().mean() for each in (with_clothes, bare))
+    assert 0 < hidden < 0.6 * shown
+    assert isinstance(Pose(bare.batch(np.arange(1))["keypoints"][0].numpy()), Pose)
