@@ -73,7 +73,6 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
         id_strength: Any = inputs.ID_STRENGTH,
         pose_strength: float = 1.0,
         retarget: bool | None = None,
-        detail_strength: float = 1.0,
         negative_prompt: str | list[str] | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
@@ -87,6 +86,7 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
         mask_image: Any = None,
         strength: float | None = None,
         control_image: Any = None,
+        detail_strength: float = 1.0,
         **kwargs: Any,
     ) -> Any:
         """Draw the person of `reference`, in `pose`, as `prompt` says.
@@ -109,8 +109,6 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
         retarget: give the pose the reference's proportions: how wide shoulders and hips are. None: where the
             pose is a name or a picture, for it is somebody else's then; key-points and skeleton maps are
             taken as they are.
-        detail_strength: in [0, 1], how far the decoded picture is corrected from the appearance map by the
-            pipeline's `detail`, where it has one; 0 leaves out that network. Without a pose there is no map.
         num_inference_steps, guidance_scale: None takes the model's own defaults, see `call_defaults`.
         height, width: pixels, multiples of 8; None takes the size of `image`, or else the model's own (for
             several people as wide as they need).
@@ -123,6 +121,8 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
         image: a picture to start from, or one per prompt (img2img); with mask_image, white where it is to be
             drawn anew (inpainting). strength: in (0, 1], how far to go from it; None: 0.8, and 1 with a mask.
         control_image: a map for the pipeline's `controlnet`, or one per prompt; None: the skeleton of `pose`.
+        detail_strength: in [0, 1], how far the decoded picture is corrected from the appearance map by the
+            pipeline's `detail`, where it has one; 0 leaves out that network. Without a pose there is no map.
         kwargs: further arguments of the stock pipeline that does the task.
 
         Returns: the stock pipeline's output. Raises ValueError for anything that cannot be used; nothing is

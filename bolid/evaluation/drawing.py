@@ -96,6 +96,7 @@ DRAWERS: dict[str, Drawer] = {
     "appearance_map": draw_appearance_map,
     "base": Call(person=None, pose=None),  # no adapter, no pose
     "other_reference": Call(person="next"),  # chance, for all that is of the person
+    "without_details": Call(further={"detail_strength": 0.0}),  # latents alone, no DetailNet
     "pose_from_picture": Call(pose="picture"),
     "own_pose_fitted": Call(further={"retarget": True}),
     "another_pose": Call(pose="another", further={"retarget": True}),

@@ -51,6 +51,7 @@ TITLES = {
     "recoloured": "Truth, person recoloured",
     "swapped": "Another person's truth",
     "reposed": "Truth, in another pose",
+    "without_details": "Generated, detail_strength 0",
     "pose_from_picture": "Pose read from the truth's picture",
     "own_pose_fitted": "Exact pose, retarget=True",
     "another_pose": "Another person's pose, retarget=True",

@@ -109,6 +109,7 @@ COMPARED = (
     ("generated", "other_reference"),
     ("generated", "base"),
     ("without_pose", "base"),
+    ("generated", "without_details"),
     ("pose_from_picture", "generated"),
     ("generated", "own_pose_fitted"),
     ("another_pose", "another_pose_as_given"),
