@@ -41,6 +41,18 @@ class Draws:
         drawn = [torch.randint(high, shape, generator=g) for g in self._generators(name)]
         return self._stack(shape, drawn, torch.int64)
 
+    def first(self, count: int) -> Tensor:
+        """Which rows of this micro-batch are among the first `count` of the global batch: int64 [k]."""
+        return torch.from_numpy(np.flatnonzero(self.rows < count)).to(self.device)
+
+    def mean_of_first(self, values: Tensor, count: int) -> Tensor:
+        """The mean of values [k], one for each of `first(count)`, over all `count` rows: a scalar.
+
+        Every process and micro-batch counts its own: the shares add up to the mean. Call it as `mean`.
+        """
+        whole = values.new_zeros(len(self.rows)).index_put((self.first(count),), values)
+        return self.mean(whole * (self.total / count))
+
     def mean(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
         """sum(w * v) / sum(w) over this micro-batch of all processes: a scalar, 0 where no weight is left.
 

@@ -37,6 +37,7 @@ class DetailOptions:
     blocks: tuple[int, ...] = (2, 1, 1)
     weights: DetailWeights = field(default_factory=DetailWeights)
     loss_networks: str | None = None  # a folder of them: see loss_networks.py
+    seen_rows: int = 6  # of the global batch: whose features the loss networks compare
     person_weight: float = 3.0  # weight of person pixels against background ones
     head_weight: float = 5.0  # the same for the head
     feet_weight: float = 5.0  # the same for the feet
@@ -64,10 +65,13 @@ class DetailObjective(nn.Module):
         """batch: the columns of `drawn_rows.DrawnRows`. Returns scalars, means over the global batch."""
         o, truth = self.options, batch["image"]
         picture, weight = self.corrected(batch).float(), self.pixel_weight(batch)
-        losses = {"picture": picture_loss(picture, truth, weight)}
+        means = {"picture": draws.mean(picture_loss(picture, truth, weight))}
+        rows, points = draws.first(o.seen_rows), batch["keypoints"]
         for name, network in self.seen_by.items():
-            losses[name] = perceived(network, picture, truth, batch["keypoints"], weight)
-        means = {name: draws.mean(loss) for name, loss in losses.items()}
+            seen = picture.new_zeros(0)
+            if len(rows):
+                seen = perceived(network, picture[rows], truth[rows], points[rows], weight[rows])
+            means[name] = draws.mean_of_first(seen, o.seen_rows)
         found = torch.stack([getattr(o.weights, name) * mean for name, mean in means.items()]).sum()
         return {"loss": found, **{name: mean.detach() for name, mean in means.items()}}
 

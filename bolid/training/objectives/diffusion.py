@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -222,7 +221,7 @@ class DiffusionObjective(LatentObjective):
         `picture_rows` rows of the global batch against their decoded truth.
         """
         count, weights = self.options.picture_rows, self.options.weights
-        chosen = torch.from_numpy(np.flatnonzero(draws.rows < count)).to(x0.device)
+        chosen = draws.first(count)
         values = {name: x0.new_zeros(0) for name in ("picture", *PERCEIVERS) if getattr(weights, name)}
         if len(chosen):
             with torch.no_grad():
@@ -233,8 +232,7 @@ class DiffusionObjective(LatentObjective):
                 values["picture"] = picture_loss(picture, truth, weight)
             for name, network in self.perceivers.items():
                 values[name] = perceived(network, picture, truth, batch["keypoints"][chosen], weight)
-        share, whole = draws.total / count, x0.new_zeros(len(draws.rows)).float()
-        return {name: draws.mean(whole.index_put((chosen,), share * v)) for name, v in values.items()}
+        return {name: draws.mean_of_first(value.float(), count) for name, value in values.items()}
 
     @staticmethod
     def judged(
@@ -270,17 +268,14 @@ class DiffusionObjective(LatentObjective):
                 f"objective.lightning.rows={count} of a global batch of {draws.total} rows in "
                 f"{draws.processes} process(es): at most {draws.total}, and a multiple of {draws.processes}."
             )
-        chosen = torch.from_numpy(np.flatnonzero(draws.rows < count)).to(batch["latents"].device)
+        chosen = draws.first(count)
         values = {name: batch["latents"].new_zeros(0).float() for name in self.branch.active}
         if len(chosen):
             unet = self.unet if self.few_step_unet is None else self.few_step_unet
             task = self.task(batch, draws, chosen)
             scheduler = few_step_scheduler(self.scheduler)
             values = self.branch(unet, self.adapter, scheduler, self.base.decode, task)
-        # every process and micro-batch counts its rows of the sub-batch: the shares add up to its mean
-        share = draws.total / count
-        whole = batch["latents"].new_zeros(len(draws.rows)).float()
-        return {name: draws.mean(whole.index_put((chosen,), share * value)) for name, value in values.items()}
+        return {name: draws.mean_of_first(value.float(), count) for name, value in values.items()}
 
     def task(self, batch: dict[str, Tensor], draws: Draws, chosen: Tensor) -> Task:
         """What the branch draws: the chosen rows (int64 [k]) with all their conditions."""
