@@ -19,7 +19,12 @@ from bolid.pose import PARTS, Pose
 from bolid.training.config import DataConfig, TrainConfig
 from bolid.training.drawn_rows import DrawnRows, draw, drawn_strengths
 from bolid.training.draws import step_draws
-from bolid.training.objectives.detail import DetailObjective, DetailOptions, DetailWeights
+from bolid.training.objectives.detail import (
+    DetailObjective,
+    DetailOptions,
+    DetailWeights,
+    appearance_of,
+)
 from bolid.training.redressed_rows import RedressedRows
 from bolid.training.stages import build_stage
 
@@ -221,14 +226,14 @@ def rows_of(size: int = 4) -> dict[str, torch.Tensor]:
 def test_the_objective_learns_to_take_the_map(tmp_path):
     torch.manual_seed(0)
     folder = save_loss_networks(tmp_path)
-    weights = DetailWeights(perceptual=0.1, details=0.1)
+    weights = DetailWeights(perceptual=0.1, details=0.1, adversarial=0.1)
     objective = DetailObjective(DetailOptions(**SMALL, weights=weights, loss_networks=str(folder)))
-    batch, optimiser = rows_of(), torch.optim.Adam(objective.net.parameters(), 5e-3)
+    batch, optimiser = rows_of(), torch.optim.Adam(objective.parameters(), 5e-3)
     before = objective.evaluate(batch)
     assert before["picture"] == pytest.approx(before["picture_drawn"])
     for step in range(40):
         losses = objective(batch, step_draws(0, step, 4))
-        assert set(losses) == {"loss", "picture", "perceptual", "details"}
+        assert set(losses) == {"loss", "picture", "perceptual", "details", "critic", "adversarial"}
         optimiser.zero_grad()
         losses["loss"].backward()
         optimiser.step()
@@ -273,3 +278,38 @@ def test_redressed_rows_are_drawn_without_their_clothes(tmp_path):
     shown, hidden = (each.batch(np.arange(3))["coverage"].float().mean() for each in (with_clothes, bare))
     assert 0 < hidden < 0.6 * shown
     assert isinstance(Pose(bare.batch(np.arange(1))["keypoints"][0].numpy()), Pose)
+
+
+def test_the_critic_sees_the_same_ground_and_learns_beside():
+    """Far from the map both of its pictures are the drawn one; the adversarial loss moves the net alone."""
+    torch.manual_seed(0)
+    objective = DetailObjective(DetailOptions(**SMALL, weights=DetailWeights(adversarial=1.0)))
+    batch, critic = rows_of(), objective.critic
+    assert critic is not None
+    seen = []
+    handle = critic.register_forward_pre_hook(lambda _module, given: seen.append(given[0].detach()))
+    appearance = appearance_of(batch)
+    picture = objective.net(batch["drawn"], appearance)
+    losses = objective.judged(critic, picture, batch, appearance, step_draws(0, 0, 4))
+    handle.remove()
+    truth, own = seen[0].chunk(4)[:2]
+    far = near(appearance[:, 3:]).expand_as(truth) == 0
+    assert far.any()
+    torch.testing.assert_close(truth[far], own[far])
+    assert not torch.equal(truth[~far], own[~far])
+    losses["adversarial"].backward()
+    assert all(parameter.grad is None for parameter in critic.parameters())
+    assert any(parameter.grad is not None for parameter in objective.net.parameters())
+
+
+def test_a_critic_goes_on_from_its_folder(tmp_path):
+    weights = DetailWeights(adversarial=0.1)
+    first = DetailObjective(DetailOptions(**SMALL, weights=weights))
+    assert first.critic is not None
+    first.critic.save_pretrained(tmp_path / "critic")
+    again = DetailObjective(DetailOptions(**SMALL, weights=weights, critic=str(tmp_path)))
+    assert again.critic is not None
+    for mine, theirs in zip(again.critic.parameters(), first.critic.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    with pytest.raises(ValueError, match="no critic of pictures"):
+        DetailObjective(DetailOptions(**SMALL, weights=weights, critic=str(tmp_path / "none")))

@@ -11,7 +11,7 @@ with a new critic the other losses blur what was sharp until it has learnt (docs
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -105,17 +105,63 @@ class Critic(ModelMixin, ConfigMixin):
         2501.05441). Verdicts must not change under a little noise, which stands for a penalty on their
         gradient (arXiv 2501.08316). x0, truth: [B, C, h, w] of the model and true; noise: normal, like them.
         """
-        own, noise = x0.detach(), SHAKE * noise
-        told = self(torch.cat([truth, own, truth + noise, own + noise]), repeat(inputs, 4))
-        true, own, *shaken = zip(*(verdict.chunk(4) for verdict in told), strict=True)
-        change = mean([(a - b) ** 2 for a, b in zip((*true, *own), (*shaken[0], *shaken[1]), strict=True)])
-        judged = mean([F.softplus(b - a) for a, b in zip(true, own, strict=True)])
-        frozen = {name: value.detach() for name, value in self.named_parameters()}
-        seen = functional_call(self, frozen, (x0, inputs))
-        return {
-            "critic": judged + SHAKE_WEIGHT / SHAKE**2 * change,
-            "adversarial": mean([F.softplus(a.detach() - b) for a, b in zip(true, seen, strict=True)]),
-        }
+        return relativistic(self, x0, truth, noise, lambda times: repeat(inputs, times))
+
+
+class PictureCritic(ModelMixin, ConfigMixin):
+    """A critic of pictures beside their appearance map, for `DetailNet`: its losses are `Critic`'s.
+
+    Args:
+        widths: channels at 1/2, 1/4, 1/8, ... of the pictures' size.
+        gain: as of `Critic`.
+    """
+
+    config: Any  # made by ConfigMixin from the arguments
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self, widths: tuple[int, ...] = (32, 48, 64), gain: float = 8.0) -> None:
+        super().__init__()
+        self.gain = gain
+        self.enter = nn.Conv2d(4 * 7, widths[0], 3, padding=1)
+        self.stages = nn.ModuleList(_Stage(width) for width in widths)
+        self.narrow = nn.ModuleList(nn.Conv2d(4 * a, b, 1) for a, b in pairwise(widths))
+        self.verdicts = nn.ModuleList(nn.Conv2d(width, 1, 1) for width in widths)
+
+    def forward(self, picture: Tensor, appearance: Tensor) -> list[Tensor]:
+        """Pictures [B, 3, H, W], maps [B, 4, H, W] -> verdicts [B, 1, h, w] at 1/2, 1/4, ... of the size."""
+        hidden = self.enter(F.pixel_unshuffle(torch.cat([picture, appearance.to(picture.dtype)], 1), 2))
+        found = []
+        for level, (stage, verdict) in enumerate(zip(self.stages, self.verdicts, strict=True)):
+            if level:
+                hidden = self.narrow[level - 1](F.pixel_unshuffle(hidden, 2))
+            hidden = stage(hidden)
+            found.append(self.gain * verdict(F.silu(hidden)))
+        return found
+
+    def losses(self, picture: Tensor, truth: Tensor, appearance: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """As `Critic.losses`, of pictures."""
+        return relativistic(self, picture, truth, noise, lambda times: appearance.repeat(times, 1, 1, 1))
+
+
+def relativistic(
+    critic: nn.Module, x0: Tensor, truth: Tensor, noise: Tensor, given: Callable[[int], Any]
+) -> dict[str, Tensor]:
+    """{"critic", "adversarial"}, each [B]: see `Critic.losses`.
+
+    given: the rows' conditions, so many times one after the other.
+    """
+    own, noise = x0.detach(), SHAKE * noise
+    told = critic(torch.cat([truth, own, truth + noise, own + noise]), given(4))
+    true, own, *shaken = zip(*(verdict.chunk(4) for verdict in told), strict=True)
+    change = mean([(a - b) ** 2 for a, b in zip((*true, *own), (*shaken[0], *shaken[1]), strict=True)])
+    judged = mean([F.softplus(b - a) for a, b in zip(true, own, strict=True)])
+    frozen = {name: value.detach() for name, value in critic.named_parameters()}
+    seen = functional_call(critic, frozen, (x0, given(1)))
+    return {
+        "critic": judged + SHAKE_WEIGHT / SHAKE**2 * change,
+        "adversarial": mean([F.softplus(a.detach() - b) for a, b in zip(true, seen, strict=True)]),
+    }
 
 
 class _Stage(nn.Module):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bolid.detail import DetailNet, near
 from bolid.losses import picture_loss
 from bolid.training.draws import Draws
+from bolid.training.objectives.critic import PictureCritic
 from bolid.training.objectives.diffusion import perceived
 from bolid.training.objectives.loss_networks import Kind, load_loss_networks
 
@@ -26,6 +27,7 @@ class DetailWeights:
     picture: float = 1.0  # colours and edges
     perceptual: float = 0.0  # features in a network that knows appearances
     details: float = 0.0  # the same in one that names attributes
+    adversarial: float = 0.0  # against a critic that learns beside it
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class DetailOptions:
     blocks: tuple[int, ...] = (2, 1, 1)
     weights: DetailWeights = field(default_factory=DetailWeights)
     loss_networks: str | None = None  # a folder of them: see loss_networks.py
-    seen_rows: int = 6  # of the global batch: whose features the loss networks compare
+    seen_rows: int = 6  # of the global batch: which loss networks and critic look at
+    critic: str | None = None  # folder of a trained one, for weights.adversarial; None: a new one
     person_weight: float = 3.0  # weight of person pixels against background ones
     head_weight: float = 5.0  # the same for the head
     feet_weight: float = 5.0  # the same for the feet
@@ -59,12 +62,15 @@ class DetailObjective(nn.Module):
             name: kind for name, kind in SEES.items() if getattr(options.weights, name)
         }
         networks = load_loss_networks(options.loss_networks, wanted.values())
+        self.critic = _open_critic(options.critic) if options.weights.adversarial else None
+        self.companions = {} if self.critic is None else {"critic": self.critic}
         self.seen_by = nn.ModuleDict({name: networks[kind] for name, kind in wanted.items()})
 
     def forward(self, batch: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         """batch: the columns of `drawn_rows.DrawnRows`. Returns scalars, means over the global batch."""
         o, truth = self.options, batch["image"]
-        picture, weight = self.corrected(batch).float(), self.pixel_weight(batch)
+        appearance, weight = appearance_of(batch), self.pixel_weight(batch)
+        picture = self.net(batch["drawn"], appearance).float()
         means = {"picture": draws.mean(picture_loss(picture, truth, weight))}
         rows, points = draws.first(o.seen_rows), batch["keypoints"]
         for name, network in self.seen_by.items():
@@ -73,7 +79,32 @@ class DetailObjective(nn.Module):
                 seen = perceived(network, picture[rows], truth[rows], points[rows], weight[rows])
             means[name] = draws.mean_of_first(seen, o.seen_rows)
         found = torch.stack([getattr(o.weights, name) * mean for name, mean in means.items()]).sum()
+        if self.critic is not None:
+            told = self.judged(self.critic, picture, batch, appearance, draws)
+            found = found + told["critic"] + o.weights.adversarial * told["adversarial"]
+            means |= told
         return {"loss": found, **{name: mean.detach() for name, mean in means.items()}}
+
+    def judged(
+        self,
+        critic: PictureCritic,
+        picture: Tensor,
+        batch: dict[str, Tensor],
+        appearance: Tensor,
+        draws: Draws,
+    ) -> dict[str, Tensor]:
+        """The critic's and the adversarial loss of the first rows: the same ground in both pictures, for what
+        is far from the map is not to be mended."""
+        rows = draws.first(self.options.seen_rows)
+        drawn, near_it = batch["drawn"], near(appearance[:, 3:])
+        truth = drawn + near_it * (batch["image"] - drawn)
+        noise = draws.normal("critic", *drawn.shape[1:])
+        found = {name: drawn.new_zeros(0) for name in ("critic", "adversarial")}
+        if len(rows):
+            found = critic.losses(picture[rows], truth[rows], appearance[rows], noise[rows])
+        return {
+            name: draws.mean_of_first(value.float(), self.options.seen_rows) for name, value in found.items()
+        }
 
     def corrected(self, batch: dict[str, Tensor]) -> Tensor:
         """Pictures [B, 3, H, W] in [-1, 1] as DetailNet corrects the drawn ones."""
@@ -110,6 +141,17 @@ class DetailObjective(nn.Module):
         from bolid.training.objectives.export import pipeline_with
 
         pipeline_with(folder, self.options.pipeline)
+
+
+def _open_critic(folder: str | None) -> PictureCritic:
+    """A new critic, or the one in a folder or in its sub-folder `critic`. Raises ValueError without any."""
+    if folder is None:
+        return PictureCritic()
+    place = Path(folder) / "critic" if (Path(folder) / "critic").is_dir() else Path(folder)
+    config = place / "config.json"
+    if not config.is_file() or PictureCritic.__name__ not in config.read_text():
+        raise ValueError(f"objective.critic={folder!r} is no critic of pictures: give a run of stage=detail.")
+    return PictureCritic.from_pretrained(place, torch_dtype=torch.float32)
 
 
 def appearance_of(batch: dict[str, Tensor]) -> Tensor:
