@@ -42,24 +42,33 @@ class Plan:
     people: list[Identity] | None
     poses: list[np.ndarray | None]
 
-    def of_person(self, index: int) -> Plan:
-        """One person of a group."""
-        people = None if self.people is None else self.people[index : index + 1]
-        return Plan(self.request.of_person(index), people, self.poses[index : index + 1])
+    @cached_property
+    def persons(self) -> list[Plan]:
+        """One plan for each person of a group."""
+        return [
+            Plan(
+                self.request.of_person(index),
+                None if self.people is None else self.people[index : index + 1],
+                self.poses[index : index + 1],
+            )
+            for index in range(len(self.poses))
+        ]
+
+    def regions(self, height: int, width: int) -> Tensor:
+        """Where each person of a group acts, `person_regions` [P, 1, height, width]."""
+        return person_regions(np.stack([pose for pose in self.poses if pose is not None]), height, width)
 
     @cached_property
     def maps(self) -> Tensor:
         """Faded appearance maps, float32 [rows, 4, H, W] on the CPU; zeros for a row without pose or person.
 
-        Those of a group lie over each other in its one row, the later person in front.
+        Those of a group lie in its one row, each where its person acts.
         """
         request = self.request
         if request.group:
-            merged = torch.zeros(1, 4, *request.size)
-            for index in range(len(self.poses)):
-                own = self.of_person(index).maps
-                merged = torch.where(own[:, 3:] > 0, own, merged)
-            return merged
+            regions = self.regions(*request.size)  # no pixel lies in two
+            own = torch.cat([person.maps for person in self.persons])
+            return (own * (regions > 0)).sum(0, keepdim=True)
         shown: dict[int, tuple[list[Reference], np.ndarray, np.ndarray]] = {}
         for row, pose in enumerate(self.poses):
             references = [] if pose is None else shown_references(request, self.people, row)
@@ -306,10 +315,9 @@ class ConditioningMixin:
         if not plan.request.group:
             return self._together(plan, per_row, guided)
         height, width = (side // self.vae_scale_factor for side in plan.request.size)
-        poses = np.stack([pose for pose in plan.poses if pose is not None])  # a group has a pose each
         total = self._together(Plan(plan.request.of_scene(), None, [None]), per_row, guided)
-        for index, region in enumerate(person_regions(poses, height, width)):
-            one = self._together(plan.of_person(index), per_row, guided)
+        for person, region in zip(plan.persons, plan.regions(height, width), strict=True):
+            one = self._together(person, per_row, guided)
             if one is not None:
                 one = one.within(region.expand(one.rows, 1, -1, -1).to(self._execution_device))
                 total = one if total is None else total + one

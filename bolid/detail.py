@@ -19,19 +19,22 @@ from torch.nn import functional as F
 
 from bolid.autoencoder import ResidualBlock
 
-REACH = 1 / 16  # of the height: how far from the map the picture may change
+REACH = 1 / 16  # of the height: how far from the map, give or take CELL, the picture may change
 CELL = 4  # pixels a side of what `near` tells apart
+WHOLE = 0.25  # strength of the map from which on the picture may change in full
 
 
 class DetailNet(ModelMixin, ConfigMixin):
     """Picture and appearance map -> the picture with the map's details.
 
     A small U-Net on pixels folded two by two, without normalisation. It starts as the identity, changes
-    nothing that is farther than `REACH` from the map, and leaves a picture whose map is empty as it is.
+    nothing that is farther than about `REACH` from the map, and leaves a picture whose map is empty as it is.
 
     Args:
         channels: at 1/2, 1/4, 1/8, ... of the picture's size.
         blocks: residual blocks of each level on the way down; as many on the way up.
+
+    Raises ValueError unless there are as many of both.
     """
 
     config: Any  # made by ConfigMixin from the arguments
@@ -88,11 +91,12 @@ def _stage(channels: int, blocks: int) -> nn.Sequential:
 
 
 def near(coverage: Tensor) -> Tensor:
-    """Where the picture may change, [B, 1, H, W] in [0, 1]: 1 on the map and around it, 0 beyond `REACH`.
+    """How far the picture may change, [B, 1, H, W] in [0, 1]: 1 on the map and around it, fading to 0 within
+    `REACH` and CELL, at least two cells, of it; less where the map's strength is below `WHOLE`.
 
-    coverage: [B, 1, H, W], above 0 where the map is drawn; H and W multiples of CELL.
+    coverage: [B, 1, H, W], the map's strength; H and W multiples of CELL.
     """
-    cells = F.max_pool2d((coverage > 0).to(coverage.dtype), CELL)
+    cells = F.max_pool2d((coverage / WHOLE).clamp(max=1), CELL)
     reach = max(1, round(REACH * cells.shape[-2]) - 1)  # the border between cells is half a cell more
     grown = F.max_pool2d(cells, 2 * reach + 1, 1, reach)
     return F.interpolate(grown, scale_factor=CELL, mode="bilinear")

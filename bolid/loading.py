@@ -89,7 +89,7 @@ class LoadingMixin:
                 f"{str(folder)!r} holds no adapter/config.json; give a folder of save_bolid_adapter"
             )
         kwargs.setdefault("dtype", self.unet.dtype)
-        loaded: dict[str, Any] = {}
+        loaded: dict[str, Any] = {"detail": None}  # another adapter's knows other pictures
         for name in ADAPTER_FOLDERS:
             place = folder / name
             if name == "feature_extractor" and place.is_dir():

@@ -53,6 +53,9 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
     scheduler: Any
     detail: Any
     image_processor: Any
+    watermark: Any
+    safety_checker: Any
+    run_safety_checker: Any
     config: Any
     is_xl = False
 
@@ -122,7 +125,8 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
             drawn anew (inpainting). strength: in (0, 1], how far to go from it; None: 0.8, and 1 with a mask.
         control_image: a map for the pipeline's `controlnet`, or one per prompt; None: the skeleton of `pose`.
         detail_strength: in [0, 1], how far the decoded picture is corrected from the appearance map by the
-            pipeline's `detail`, where it has one; 0 leaves out that network. Without a pose there is no map.
+            pipeline's `detail`, where it has one; 0 leaves out that network. Without a pose there is no map,
+            pose_strength and img2img's strength below 1 count too, and with padding_mask_crop there are none.
         kwargs: further arguments of the stock pipeline that does the task.
 
         Returns: the stock pipeline's output. Raises ValueError for anything that cannot be used; nothing is
@@ -179,28 +183,49 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
         """The stock call, and after it the details of the appearance maps, by the share `detailed`."""
         plan, wanted = self.plan(request), kwargs["output_type"]
         detailed *= min(1.0, request.pose_strength)  # what follows the pose less lies less under the map
-        needless = self.detail is None or not detailed or not request.has_identity or not request.has_pose
+        detailed *= start.strength if start.task == "image" else 1.0
         elsewhere = (
             wanted == "latent" or kwargs.get("padding_mask_crop") is not None
         )  # no picture of this size
-        if needless or elsewhere or not plan.maps[:, 3].any():
+        if self.detail is None or not detailed or elsewhere or not request.has_identity:
             return self._draw(plan, start, per_row, **kwargs)
+        if not request.has_pose or not plan.maps[:, 3].any():
+            return self._draw(plan, start, per_row, **kwargs)
+        fold = self.detail.fold
+        if any(side % fold for side in request.size):
+            raise ValueError(
+                f"height and width are {request.height} and {request.width}; this model's details need "
+                f"multiples of {fold}, or detail_strength=0"
+            )
         as_dict = kwargs.pop("return_dict", True)
         drawn = self._draw(plan, start, per_row, **(kwargs | {"output_type": "pt"}))
         pictures = 2 * drawn.images - 1
         change = detailed * start.open_to_change(request, per_row).to(pictures)
         finished = pictures + change * (self._with_details(pictures, plan, per_row) - pictures)
-        refused = getattr(drawn, "nsfw_content_detected", None) or [False] * len(pictures)
-        kept = torch.tensor(refused, device=pictures.device).view(-1, 1, 1, 1)
-        finished = torch.where(kept, pictures, finished)
+        if not self.is_xl:
+            finished = self._checked(finished, pictures, drawn)
+        elif self.watermark is not None:
+            finished = self.watermark.apply_watermark(finished)  # the stock call's lies under the details
         drawn["images"] = self.image_processor.postprocess(finished, output_type=wanted)
         return drawn if as_dict else tuple(getattr(drawn, each.name) for each in fields(drawn))
 
     def _with_details(self, pictures: Tensor, plan: Plan, per_row: int) -> Tensor:
         """Pictures [rows * per_row, 3, H, W] in [-1, 1] as DetailNet corrects them, in [-1, 1]."""
-        device, dtype = self.detail.device, self.detail.dtype
-        maps = plan.maps.repeat_interleave(per_row, dim=0).to(device, dtype)
-        return self.detail(pictures.to(device, dtype), maps).clamp(-1, 1).to(pictures)
+        device = self.detail.device
+        maps = plan.maps.repeat_interleave(per_row, dim=0).to(device)
+        return self.detail(pictures.to(device), maps).clamp(-1, 1).to(pictures)
+
+    def _checked(self, finished: Tensor, pictures: Tensor, drawn: Any) -> Tensor:
+        """Finished pictures [N, 3, H, W] through the safety checker, if there is one; those that it refused
+        before stay what they became then. `drawn` is told of both.
+        """
+        if self.safety_checker is None:
+            return finished
+        before = drawn.nsfw_content_detected or [False] * len(pictures)
+        seen, after = self.run_safety_checker(finished, self._execution_device, self.unet.dtype)
+        drawn["nsfw_content_detected"] = [a or b for a, b in zip(before, after, strict=True)]
+        kept = torch.tensor(before, device=pictures.device).view(-1, 1, 1, 1)
+        return torch.where(kept, pictures, seen)
 
     def _draw(self, plan: Plan, start: Start, per_row: int, **kwargs: Any) -> Any:
         """The stock call, on a pipeline of this call's own: stock pipelines keep per-call state on themselves

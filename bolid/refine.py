@@ -65,6 +65,7 @@ class RefineMixin:
         box = (view.left, view.top, view.left + view.width, view.top + view.height)
         closer = whole.transform((width, height), Image.Transform.EXTENT, box, Image.Resampling.BICUBIC)
         call: Any = self
+        kwargs.setdefault("detail_strength", 0.0)  # DetailNet was taught on whole people
         drawn = call(
             prompt, reference, Pose(in_view(points, view, size)), image=closer, strength=strength,
             id_strength=id_strength, retarget=False, **kwargs,

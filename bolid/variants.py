@@ -101,12 +101,14 @@ class Start:
         return height, width
 
     def open_to_change(self, request: Request, per_row: int) -> Tensor:
-        """float [rows * per_row or 1, 1, H, W] in [0, 1]: 1 where a call may draw, 0 what its mask keeps."""
+        """float [rows * per_row or 1, 1, H, W]: 1 where a call may draw, 0 what its mask, black or white as
+        the stock pipelines read it, keeps.
+        """
         if self.masks is None:
             return torch.ones(1, 1, 1, 1)
         masks = self.rows_of(self.masks, "mask_image", request.rows, request.size)
         grey = torch.from_numpy(np.stack([np.asarray(mask.convert("L")) for mask in masks])) / 255
-        return grey[:, None].repeat_interleave(per_row, dim=0)
+        return (grey >= 0.5).float()[:, None].repeat_interleave(per_row, dim=0)
 
     @staticmethod
     def rows_of(sources: list[Any], what: str, rows: int, size: tuple[int, int]) -> list[Image.Image]:

@@ -161,7 +161,7 @@ def test_a_trained_one_goes_on(tmp_path: Path) -> None:
         for name, value in trained.named_parameters():
             assert_close(taught.critic.get_parameter(name), value, atol=1e-3, rtol=1e-3)
         assert all(p.requires_grad and p.dtype == torch.float32 for p in taught.critic.parameters())
-    with pytest.raises(ValueError, match="holds no critic"):
+    with pytest.raises(ValueError, match="holds no Critic"):
         make_objective(weights=weights, few_step=LAST, critic=str(tmp_path / "pipeline"))
     Critic(latent_channels=3, fold=8).save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match="give one that was trained on this base"):

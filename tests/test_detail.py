@@ -11,13 +11,15 @@ import torch
 from PIL import Image
 from tiny_objective import save_loss_networks
 from tiny_pipelines import HEIGHT, MAKERS, WIDTH, make_mini, make_reference
+from transformers import CLIPImageProcessor
 
 from bolid.avatars.dataset import render_arrays
-from bolid.detail import REACH, DetailNet, near
+from bolid.detail import CELL, REACH, DetailNet, near
 from bolid.pipeline import BoLIDPipeline
-from bolid.pose import PARTS, Pose
+from bolid.pose import PARTS
+from bolid.request import Asked, make_request
 from bolid.training.config import DataConfig, TrainConfig
-from bolid.training.drawn_rows import DrawnRows, draw, drawn_strengths
+from bolid.training.drawn_rows import DrawnRows, draw, drawn_strengths, pipeline_fingerprint
 from bolid.training.draws import step_draws
 from bolid.training.objectives.detail import (
     DetailObjective,
@@ -63,6 +65,22 @@ def test_only_the_map_and_what_is_near_it_change():
         assert low - reach <= int(changed.min()) < low
         assert high <= int(changed.max()) < high + reach
     assert near(appearance[:, 3:]).max() == 1
+
+
+def test_how_far_it_reaches_does_not_depend_on_where_the_map_begins():
+    for height, start in ((192, 81), (192, 83), (64, 30), (512, 201)):
+        coverage = torch.zeros(1, 1, height, 128)
+        coverage[:, :, start : start + 5, 60] = 1
+        changed = near(coverage)[0, 0].sum(1).nonzero().squeeze(1)
+        far = max(start - int(changed.min()), int(changed.max()) - (start + 4))
+        assert 4 < far <= max(REACH * height + CELL, 3 * CELL)
+
+
+def test_a_fading_map_fades_the_change():
+    strong, weak = torch.ones(1, 1, 64, 48), torch.full((1, 1, 64, 48), 0.05)
+    assert near(strong).min() == 1
+    assert 0 < near(weak).max() < 0.25
+    torch.testing.assert_close(near(0.5 * strong), near(strong))
 
 
 def test_an_empty_map_leaves_its_picture():
@@ -140,20 +158,90 @@ def test_what_a_mask_keeps_stays(pipe):
     picture = Image.fromarray(rng.integers(0, 255, (height, width, 3), np.uint8))
     mask = np.zeros((height, width), np.uint8)
     mask[: height // 2] = 255
+    mask[height // 2 :] = 100  # the stock pipelines read it as black
     given = {"image": picture, "mask_image": Image.fromarray(mask), "num_images_per_prompt": 2}
     with_them, plain = call(pipe, **given), call(pipe, **given, detail_strength=0.0)
     assert np.abs(with_them - plain)[:, : height // 2].max() > 0.01
     np.testing.assert_allclose(with_them[:, height // 2 :], plain[:, height // 2 :], atol=1e-6)
 
 
-def test_people_of_a_group_get_their_own_maps():
+def test_people_of_a_group_get_their_own_maps_where_they_act():
     pipe = make_mini()
     pipe.register_modules(detail=small_net())
-    people = [pipe.encode_identity(make_reference()) for _ in range(2)]
-    given = {"reference": people, "pose": ["standing", "sitting"]}
+    people = [
+        pipe.encode_identity(make_reference(colours={2: colour})) for colour in ((250, 0, 0), (0, 0, 250))
+    ]
+    poses = ["standing", "sitting"]
+    asked = Asked("a", None, people, poses, None, 0.0, 1.0, 1.0, False, None, None)
+    plan = pipe.plan(make_request(asked, pipe.picture_size, 8))
+    maps, regions = plan.maps, plan.regions(*plan.request.size)
+    assert maps.shape == (1, 4, *plan.request.size)
+    for own, region, colour in zip((0, 1), regions, (0, 2), strict=True):
+        here = (region > 0) & (plan.persons[own].maps[0, 3:] > 0)
+        assert here.any()
+        torch.testing.assert_close(maps[0] * here, plan.persons[own].maps[0] * here)
+        shown = (maps[0, :3] * (region > 0))[:, (maps[0, 3] > 0) & (region[0] > 0)]
+        assert (shown[colour] > 0.9).any()
+        assert not (shown[2 - colour] > 0.9).any()
+    given = {"reference": people, "pose": poses}
     change = np.abs(call(pipe, **given) - call(pipe, **given, detail_strength=0.0))[0].max((0, 2))
     assert change[: len(change) // 2].max() > 0.01
     assert change[len(change) // 2 :].max() > 0.01
+
+
+def test_rows_without_a_pose_stay_and_pictures_keep_their_order():
+    pipe = make_mini()
+    pipe.register_modules(detail=small_net())
+    person = pipe.encode_identity(make_reference())
+    given = {"prompt": ["a", "b"], "reference": [person, person], "pose": ["standing", None]}
+    given |= {"num_images_per_prompt": 2}
+    with_them, plain = call(pipe, **given), call(pipe, **given, detail_strength=0.0)
+    assert np.abs(with_them - plain)[:2].max((1, 2, 3)).min() > 0.01
+    np.testing.assert_allclose(with_them[2:], plain[2:], atol=1e-6)
+
+
+class Refusing(torch.nn.Module):
+    """In the place of the stock safety checker: the first picture of its first call is refused."""
+
+    calls = 0
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def forward(self, images: torch.Tensor, **_inputs: torch.Tensor) -> tuple[torch.Tensor, list[bool]]:
+        refused = [self.calls == 0 and index == 0 for index in range(len(images))]
+        self.calls += 1
+        for index, each in enumerate(refused):
+            if each:
+                images[index] = torch.zeros_like(images[index])
+        return images, refused
+
+
+def test_the_safety_checker_sees_the_finished_pictures_too():
+    pipe: Any = MAKERS["sd15"]()
+    checker = Refusing()
+    pipe.register_modules(detail=small_net())
+    pipe.safety_checker, pipe.feature_extractor = checker, CLIPImageProcessor(size=16, crop_size=16)
+    drawn = pipe(["a", "b"], [make_reference()], "standing", generator=0, output_type="np")
+    assert checker.calls == 2
+    assert drawn.nsfw_content_detected == [True, False]
+    assert np.ptp(drawn.images[0]) == 0
+    assert np.ptp(drawn.images[1]) > 0.1
+
+
+def test_half_precision_changes_nothing_far_from_the_map():
+    picture, net = torch.rand(1, 3, 64, 48), small_net().half()
+    finished = net(picture, a_map())
+    assert finished.dtype == torch.float32
+    far = (near(a_map()[:, 3:]) == 0).expand_as(picture)
+    torch.testing.assert_close(finished[far], picture[far], rtol=0, atol=0)
+
+
+def test_a_size_that_does_not_fit_is_refused_before_anything_is_drawn():
+    pipe = make_mini()
+    pipe.register_modules(detail=DetailNet((8, 8, 8, 8), (1, 1, 1, 1)))
+    with pytest.raises(ValueError, match="multiples of 16, or detail_strength=0"):
+        call(pipe, height=72)
+    call(pipe, height=72, detail_strength=0.0)
 
 
 def test_it_travels_with_pipeline_and_adapter(tmp_path):
@@ -227,7 +315,9 @@ def test_the_objective_learns_to_take_the_map(tmp_path):
     torch.manual_seed(0)
     folder = save_loss_networks(tmp_path)
     weights = DetailWeights(perceptual=0.1, details=0.1, adversarial=0.1)
-    objective = DetailObjective(DetailOptions(**SMALL, weights=weights, loss_networks=str(folder)))
+    objective = DetailObjective(
+        DetailOptions(**SMALL, weights=weights, loss_networks=str(folder), seen_rows=3)
+    )
     batch, optimiser = rows_of(), torch.optim.Adam(objective.parameters(), 5e-3)
     before = objective.evaluate(batch)
     assert before["picture"] == pytest.approx(before["picture_drawn"])
@@ -277,7 +367,6 @@ def test_redressed_rows_are_drawn_without_their_clothes(tmp_path):
     bare = DrawnRows(rows, str(tmp_path / "pipe"), "x", data)
     shown, hidden = (each.batch(np.arange(3))["coverage"].float().mean() for each in (with_clothes, bare))
     assert 0 < hidden < 0.6 * shown
-    assert isinstance(Pose(bare.batch(np.arange(1))["keypoints"][0].numpy()), Pose)
 
 
 def test_the_critic_sees_the_same_ground_and_learns_beside():
@@ -311,5 +400,30 @@ def test_a_critic_goes_on_from_its_folder(tmp_path):
     assert again.critic is not None
     for mine, theirs in zip(again.critic.parameters(), first.critic.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs)
-    with pytest.raises(ValueError, match="no critic of pictures"):
+    with pytest.raises(ValueError, match="holds no PictureCritic"):
         DetailObjective(DetailOptions(**SMALL, weights=weights, critic=str(tmp_path / "none")))
+
+
+def test_a_critic_without_a_weight_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"weights\.adversarial is 0"):
+        DetailObjective(DetailOptions(**SMALL, critic=str(tmp_path)))
+
+
+def test_a_mean_of_more_rows_than_there_are_is_theirs():
+    draws = step_draws(0, 0, 4)
+    values = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    assert float(draws.mean_of_first(values, 6)) == pytest.approx(3.0)
+    assert float(draws.mean_of_first(values[: len(draws.first(2))], 2)) == pytest.approx(1.5)
+    with pytest.raises(ValueError, match="at least 1"):
+        draws.mean_of_first(values[:0], 0)
+
+
+def test_the_rows_key_leaves_the_detail_out(tmp_path):
+    pipe = make_mini()
+    pipe.save_pretrained(tmp_path / "pipe")
+    before = pipeline_fingerprint(str(tmp_path / "pipe"))
+    pipe.register_modules(detail=small_net())
+    pipe.save_pretrained(tmp_path / "pipe")
+    assert pipeline_fingerprint(str(tmp_path / "pipe")) == before
+    make_mini(seed=1).save_pretrained(tmp_path / "pipe")
+    assert pipeline_fingerprint(str(tmp_path / "pipe")) != before

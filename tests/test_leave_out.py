@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scripts import open_script
 from tiny_objective import SMALL, make_base
 from tiny_pipelines import make_mini, make_reference
@@ -55,6 +56,9 @@ def test_what_does_nothing_is_left_out_and_pictures_stay(idle: Path, tmp_path: P
     call = [str(idle), "--attention-of-level", "1", "--attention-of-middle", "--output", str(output)]
     assert main(call) == 0
     np.testing.assert_allclose(drawn(output), drawn(idle), atol=1e-5)
+    for file in idle.rglob("*.safetensors"):
+        mine, whole = load_file(output / file.relative_to(idle)), load_file(file)
+        assert all(torch.equal(value, whole[name]) for name, value in mine.items())
     assert size(output / "unet") < 0.8 * size(idle / "unet")
     assert size(output / "adapter") < size(idle / "adapter")
     pipe: Any = BoLIDPipeline.from_pretrained(output)

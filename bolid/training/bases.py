@@ -85,7 +85,6 @@ class FrozenBase(nn.Module):
         self.image_encoder: Any = components.get("image_encoder")
         self.feature_extractor: Any = components.get("feature_extractor")
         self.estimator: Any = components.get("estimator")
-        self.detail: Any = components.get("detail")
         self.requires_grad_(False)
         self.eval()
 
@@ -276,12 +275,14 @@ def open_base(
 
 
 def _open_pipeline(source: str, dtype: torch.dtype) -> Any:
-    """The stock components, without adapter and safety checker: 1.2 GB that training has no use for."""
+    """The stock components, without those that training has no use for: of the pipeline that is to come, a
+    DetailNet knows no picture.
+    """
     try:
         index = BoLIDPipeline.load_config(source)
     except OSError:
         index = {}  # from_pretrained below says what is wrong
-    unused = [name for name in ("adapter", "safety_checker") if name in index]
+    unused = [name for name in ("adapter", "detail", "safety_checker") if name in index]
     family: Any = BoLIDXLPipeline if "text_encoder_2" in index else BoLIDPipeline
     return family.from_pretrained(source, dtype=dtype, **dict.fromkeys(unused))
 

@@ -20,7 +20,18 @@ from bolid.request import Asked, make_request
 from bolid.training.config import DataConfig
 from bolid.training.feature_store import CODE, KeptRows, RawRows, code_fingerprint
 
-MADE_BY = (*CODE, "conditioning.py", "pipeline.py", "training/drawn_rows.py")
+MADE_BY = (
+    *CODE,
+    "adapter.py",
+    "attention.py",
+    "autoencoder.py",
+    "conditioning.py",
+    "estimator.py",
+    "inputs.py",
+    "pipeline.py",
+    "request.py",
+    "training/drawn_rows.py",
+)
 NAMED = 0.3  # share of the prompts that name hair and clothes too
 USUAL = (0.8, 1.0)  # strengths of the calls that change none
 ALIKE = 0.7  # share of calls at one of USUAL; then LESS of them at another one for all parts
@@ -38,7 +49,7 @@ class DrawnRows(KeptRows):
     Args:
         rows: of avatars; with `shared_parts`, the other parts are drawn at strength 0.
         source: folder or Hub id of the pipeline; its own `detail` is left out.
-        fingerprint: of its weights.
+        fingerprint: of its weights (`pipeline_fingerprint`).
     """
 
     def __init__(self, rows: RawRows, source: str, fingerprint: str, data: DataConfig) -> None:
@@ -64,7 +75,7 @@ def draw(pipe: Any, cells: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
     strength, count = drawn_strengths(rng), len(cells["image"])
     named = rng.random(count) < NAMED
     if "shared_parts" in cells:  # the others would tell what the target does not wear, and words alone may
-        strength, named = strength * cells["shared_parts"][0], np.ones(count, bool)
+        strength, named = strength * cells["shared_parts"].all(0), np.ones(count, bool)
     captions = zip(named, cells["caption"], cells["caption_without_identity"], strict=True)
     size = cells["image"].shape[1:3]
     call = {
@@ -86,6 +97,19 @@ def draw(pipe: Any, cells: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
         "coverage": np.round(maps[..., 3:] * 255).astype(np.uint8),
         **{name: cells[name] for name in ("image", "masks", "keypoints")},
     }
+
+
+def pipeline_fingerprint(source: str) -> str:
+    """A hash of all that a pipeline's folder draws with, but for `detail`; a Hub id's name."""
+    from bolid.evaluation.provenance import files_hash
+    from bolid.training.objectives.export import pipeline_defaults
+
+    root = Path(source)
+    if not root.is_dir():
+        return source
+    files = [path for path in sorted(root.glob("*/*")) if path.suffix in (".safetensors", ".json", ".txt")]
+    own = files_hash(root, [path for path in files if path.parent.name != "detail"])
+    return hashlib.sha256(f"{own} {pipeline_defaults(source)}".encode()).hexdigest()[:12]
 
 
 def drawn_strengths(rng: np.random.Generator) -> np.ndarray:

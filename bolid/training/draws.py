@@ -46,12 +46,15 @@ class Draws:
         return torch.from_numpy(np.flatnonzero(self.rows < count)).to(self.device)
 
     def mean_of_first(self, values: Tensor, count: int) -> Tensor:
-        """The mean of values [k], one for each of `first(count)`, over all `count` rows: a scalar.
+        """The mean of values [k], one for each of `first(count)`, over all of these rows: a scalar.
 
         Every process and micro-batch counts its own: the shares add up to the mean. Call it as `mean`.
+        Raises ValueError for a count below 1.
         """
+        if count < 1:
+            raise ValueError(f"a mean over the first {count} rows: at least 1 is needed.")
         whole = values.new_zeros(len(self.rows)).index_put((self.first(count),), values)
-        return self.mean(whole * (self.total / count))
+        return self.mean(whole * (self.total / min(count, self.total)))
 
     def mean(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
         """sum(w * v) / sum(w) over this micro-batch of all processes: a scalar, 0 where no weight is left.

@@ -127,6 +127,11 @@ def _require_redressed(data: DataConfig, base: FrozenBase) -> None:
             f"data.redressed_size={data.redressed_size}: this method sees the reference as a whole, so it "
             "would see the clothes that are not to be told; leave it at 0."
         )
+    _require_so_many(data)
+
+
+def _require_so_many(data: DataConfig) -> None:
+    """Raises ValueError where more rows are to be drawn in other clothes than there are."""
     if not 0 <= data.redressed_size <= data.train_size:
         raise ValueError(
             f"data.redressed_size={data.redressed_size}: 0 to data.train_size={data.train_size} rows can be "
@@ -135,7 +140,11 @@ def _require_redressed(data: DataConfig, base: FrozenBase) -> None:
 
 
 def redressed(config: TrainConfig) -> RedressedRows:
-    """The first training rows, their references in other clothes."""
+    """The first training rows, their references in other clothes.
+
+    Raises ValueError for more than there are.
+    """
+    _require_so_many(config.data)
     size = min(config.data.redressed_size, split_sizes(config)["train"])
     return RedressedRows(AvatarRows(config.data, "train", size))
 

@@ -159,8 +159,7 @@ def _diffusion(config: TrainConfig) -> Built:
 
 def _detail(config: TrainConfig) -> Built:
     """Rows are drawn by the pipeline itself, once: see `drawn_rows`."""
-    from bolid.evaluation.provenance import weights_hash
-    from bolid.training.drawn_rows import DrawnRows
+    from bolid.training.drawn_rows import DrawnRows, pipeline_fingerprint
     from bolid.training.objectives.detail import DetailObjective, DetailOptions
 
     _require_avatars(config)
@@ -169,7 +168,7 @@ def _detail(config: TrainConfig) -> Built:
     sources: dict[str, Any] = {
         split: AvatarRows(config.data, split, size) for split, size in split_sizes(config).items()
     }
-    key = weights_hash(options.pipeline)
+    key = pipeline_fingerprint(options.pipeline)
     train: Any = DrawnRows(sources["train"], options.pipeline, key, config.data)
     if config.data.redressed_size:
         again = DrawnRows(redressed(config), options.pipeline, key, config.data)

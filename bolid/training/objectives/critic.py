@@ -66,13 +66,7 @@ class Critic(ModelMixin, ConfigMixin):
 
         Raises ValueError when there is none, or it was made for other latents.
         """
-        place = Path(folder) / "critic" if (Path(folder) / "critic").is_dir() else Path(folder)
-        config = place / "config.json"
-        if not config.is_file() or json.loads(config.read_text()).get("_class_name") != cls.__name__:
-            raise ValueError(
-                f"objective.critic={folder!r} holds no critic: give the output_dir of a run with "
-                "objective.weights.adversarial, or the export of stage=critic; without it a new one learns."
-            )
+        place = _place(cls, folder)
         critic = cls.from_pretrained(place, torch_dtype=torch.float32)
         made_for = (critic.config.latent_channels, critic.config.fold)
         wanted = (adapter.body_net.config.latent_channels, adapter.body_net.config.fold)
@@ -89,14 +83,7 @@ class Critic(ModelMixin, ConfigMixin):
         assert inputs.appearance is not None
         shown = self.latents_in(torch.cat([x0, inputs.appearance.to(x0.dtype)], 1))
         hidden = shown + self.skeleton_in(inputs.skeleton.to(x0.dtype))
-        found = []
-        for level, (stage, verdict) in enumerate(zip(self.stages, self.verdicts, strict=True)):
-            if level:
-                odd = (0, hidden.shape[-1] % 2, 0, hidden.shape[-2] % 2)
-                hidden = self.narrow[level - 1](F.pixel_unshuffle(F.pad(hidden, odd), 2))
-            hidden = stage(hidden)
-            found.append(self.gain * verdict(F.silu(hidden)))
-        return found
+        return verdicts(self, hidden)
 
     def losses(self, x0: Tensor, truth: Tensor, inputs: AdapterInputs, noise: Tensor) -> dict[str, Tensor]:
         """{"critic": what the critic learns from, "adversarial": what x0 learns from}, each [B].
@@ -128,20 +115,43 @@ class PictureCritic(ModelMixin, ConfigMixin):
         self.narrow = nn.ModuleList(nn.Conv2d(4 * a, b, 1) for a, b in pairwise(widths))
         self.verdicts = nn.ModuleList(nn.Conv2d(width, 1, 1) for width in widths)
 
+    @classmethod
+    def open(cls, folder: str) -> Self:
+        """The trained one in a folder or in its sub-folder `critic`, float32. Raises ValueError for none."""
+        return cls.from_pretrained(_place(cls, folder), torch_dtype=torch.float32)
+
     def forward(self, picture: Tensor, appearance: Tensor) -> list[Tensor]:
         """Pictures [B, 3, H, W], maps [B, 4, H, W] -> verdicts [B, 1, h, w] at 1/2, 1/4, ... of the size."""
-        hidden = self.enter(F.pixel_unshuffle(torch.cat([picture, appearance.to(picture.dtype)], 1), 2))
-        found = []
-        for level, (stage, verdict) in enumerate(zip(self.stages, self.verdicts, strict=True)):
-            if level:
-                hidden = self.narrow[level - 1](F.pixel_unshuffle(hidden, 2))
-            hidden = stage(hidden)
-            found.append(self.gain * verdict(F.silu(hidden)))
-        return found
+        seen = torch.cat([picture, appearance.to(picture.dtype)], 1)
+        return verdicts(self, self.enter(F.pixel_unshuffle(seen, 2)))
 
     def losses(self, picture: Tensor, truth: Tensor, appearance: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """As `Critic.losses`, of pictures."""
         return relativistic(self, picture, truth, noise, lambda times: appearance.repeat(times, 1, 1, 1))
+
+
+def _place(kind: type, folder: str) -> Path:
+    """Where the critic of that kind lies. Raises ValueError when there is none."""
+    place = Path(folder) / "critic" if (Path(folder) / "critic").is_dir() else Path(folder)
+    config = place / "config.json"
+    if not config.is_file() or json.loads(config.read_text()).get("_class_name") != kind.__name__:
+        raise ValueError(
+            f"objective.critic={folder!r} holds no {kind.__name__}: give the output_dir of a run with "
+            "objective.weights.adversarial, or the export of stage=critic; without it a new one learns."
+        )
+    return place
+
+
+def verdicts(critic: Any, hidden: Tensor) -> list[Tensor]:
+    """Of every stage of a critic, [B, 1, h, w]: each half the size of the one before, rounded up."""
+    found = []
+    for level, (stage, verdict) in enumerate(zip(critic.stages, critic.verdicts, strict=True)):
+        if level:
+            odd = (0, hidden.shape[-1] % 2, 0, hidden.shape[-2] % 2)
+            hidden = critic.narrow[level - 1](F.pixel_unshuffle(F.pad(hidden, odd), 2))
+        hidden = stage(hidden)
+        found.append(critic.gain * verdict(F.silu(hidden)))
+    return found
 
 
 def relativistic(

@@ -14,10 +14,8 @@ from bolid.detail import DetailNet, near
 from bolid.losses import picture_loss
 from bolid.training.draws import Draws
 from bolid.training.objectives.critic import PictureCritic
-from bolid.training.objectives.diffusion import perceived
+from bolid.training.objectives.diffusion import PERCEIVERS, perceived
 from bolid.training.objectives.loss_networks import Kind, load_loss_networks
-
-SEES: dict[str, Kind] = {"perceptual": "appearance", "details": "attributes"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class DetailObjective(nn.Module):
     """Colours, edges and features of the corrected picture against the truth's, near the appearance map.
 
     Raises:
-        ValueError: a loss has a weight and its network is missing.
+        ValueError: a loss has a weight and its network is missing, or a critic is named and has no weight.
     """
 
     def __init__(self, options: DetailOptions) -> None:
@@ -59,10 +57,17 @@ class DetailObjective(nn.Module):
         self.net = DetailNet(options.channels, options.blocks)
         self.models: dict[str, Any] = {"detail": self.net}
         wanted: dict[str, Kind] = {
-            name: kind for name, kind in SEES.items() if getattr(options.weights, name)
+            name: kind for name, kind in PERCEIVERS.items() if getattr(options.weights, name)
         }
         networks = load_loss_networks(options.loss_networks, wanted.values())
-        self.critic = _open_critic(options.critic) if options.weights.adversarial else None
+        if options.critic is not None and not options.weights.adversarial:
+            raise ValueError(
+                "objective.critic is given, but objective.weights.adversarial is 0: give it a weight."
+            )
+        self.critic = None
+        if options.weights.adversarial:
+            known = options.critic
+            self.critic = PictureCritic() if known is None else PictureCritic.open(known)
         self.companions = {} if self.critic is None else {"critic": self.critic}
         self.seen_by = nn.ModuleDict({name: networks[kind] for name, kind in wanted.items()})
 
@@ -141,17 +146,6 @@ class DetailObjective(nn.Module):
         from bolid.training.objectives.export import pipeline_with
 
         pipeline_with(folder, self.options.pipeline)
-
-
-def _open_critic(folder: str | None) -> PictureCritic:
-    """A new critic, or the one in a folder or in its sub-folder `critic`. Raises ValueError without any."""
-    if folder is None:
-        return PictureCritic()
-    place = Path(folder) / "critic" if (Path(folder) / "critic").is_dir() else Path(folder)
-    config = place / "config.json"
-    if not config.is_file() or PictureCritic.__name__ not in config.read_text():
-        raise ValueError(f"objective.critic={folder!r} is no critic of pictures: give a run of stage=detail.")
-    return PictureCritic.from_pretrained(place, torch_dtype=torch.float32)
 
 
 def appearance_of(batch: dict[str, Tensor]) -> Tensor:

@@ -56,7 +56,6 @@ def complete_pipeline(
             folder / "adapter", torch_dtype=torch.float16
         ),
         estimator=half.estimator,
-        detail=half.detail,
         **(pipeline_defaults(base.source) if defaults is None else defaults),
     ).save_pretrained(folder)
 
