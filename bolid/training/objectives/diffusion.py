@@ -53,7 +53,7 @@ PERCEIVERS: dict[str, Kind] = {"perceptual": "appearance", "details": "attribute
 
 STEPS = 20
 """Of an exported pipeline's call, where rows are not trained for few-step sampling."""
-FREE_STEPS, FREE_GUIDANCE = 10, 3.0
+FREE_STEPS, FREE_GUIDANCE = 10, 2.0
 """Of its call without a pose, where the others are: 20 steps kept no more of the person (docs/LOG.md)."""
 
 
