@@ -19,6 +19,7 @@ from transformers import (
 
 from bolid.adapter import BoLIDAdapter
 from bolid.autoencoder import AvatarAutoencoder
+from bolid.detail import DetailNet
 from bolid.estimator import PersonEstimator
 from bolid.pipeline import BoLIDPipeline
 from bolid.pipeline_xl import BoLIDXLPipeline
@@ -191,6 +192,14 @@ def own_components(unet: UNet2DConditionModel, token_dim: int | None = None) -> 
     )
     estimator = PersonEstimator(height=HEIGHT, width=WIDTH, channels=(8, 8, 16), layers=1, heads=2)
     return {"adapter": adapter.eval(), "image_encoder": vision.eval(), "estimator": estimator.eval()}
+
+
+def make_detail() -> DetailNet:
+    """A DetailNet that acts: its last layer does not start from zero."""
+    torch.manual_seed(0)
+    net = DetailNet((8, 8), (1, 1))
+    torch.nn.init.normal_(net.leave.weight, std=0.1)
+    return net.eval()
 
 
 def make_tokenizer() -> CLIPTokenizer:
