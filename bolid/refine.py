@@ -45,7 +45,8 @@ class RefineMixin:
         one it was drawn with), None finds it there.
         strength: in (0, 1], how far the head may change. id_strength: as of the call.
         enlarge: the result is this many times larger (1, 2, ...), so that the new detail is not lost.
-        kwargs: further arguments of the call (generator, guidance_scale, negative_prompt, ...).
+        kwargs: further arguments of the call (generator, guidance_scale, ...); detail_strength is 0 unless
+            given.
         Returns the picture, PIL RGB. Raises ValueError where no head is seen, or as the call.
         """
         whole = load_picture(picture, "picture")

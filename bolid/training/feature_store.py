@@ -229,6 +229,6 @@ def _require_room(first: Path, more: int) -> None:
     if needed > free:
         raise ValueError(
             f"the columns need {needed / 1e9:.1f} GB more and {first.parent.parent} has "
-            f"{free / 1e9:.1f} GB free: choose another data.cache_dir, or compute them in the step with "
-            "data.cache_features=false."
+            f"{free / 1e9:.1f} GB free: choose another data.cache_dir or a smaller data.train_size; features "
+            "can also be computed in the step with data.cache_features=false."
         )
