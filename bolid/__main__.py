@@ -53,6 +53,8 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--pose-strength", type=float, default=1.0, metavar="X", help="default 1.0")
     add("--detail-strength", type=float, default=1.0, metavar="X",
         help="0 to 1: fine marks from the reference, after decoding (default 1.0)")  # fmt: skip
+    add("--appearance-strength", type=float, default=1.0, metavar="X",
+        help="0 to 1: the reference's pixels laid on the pose; 0: tokens alone (default 1.0)")  # fmt: skip
     add("--no-retarget", action="store_true", help="keep the proportions of a named or pictured pose")
     add("--negative-prompt", metavar="TEXT", help="what the picture must not show")
     add("--steps", type=int, metavar="N", help="denoising steps (default: the model's)")
@@ -164,7 +166,7 @@ def generate(options: argparse.Namespace) -> int:
             options.prompt, person, pose, image_prompt, options.image_prompt_strength, options.id_strength,
             options.pose_strength, retarget, options.negative_prompt, options.steps,
             options.guidance, options.height, options.width, generator=seed + index,
-            detail_strength=options.detail_strength,
+            detail_strength=options.detail_strength, appearance_strength=options.appearance_strength,
         ).images[0]  # fmt: skip
         _save(image, output, _settings(options, model, seed + index))
         print(f"{output}  (seed {seed + index})")
@@ -214,6 +216,7 @@ def _settings(options: argparse.Namespace, model: str, seed: int) -> dict[str, A
         "id_strength",
         "pose_strength",
         "detail_strength",
+        "appearance_strength",
         "image_prompt_strength",
         "steps",
         "guidance",

@@ -72,12 +72,24 @@ class Plan:
         shown: dict[int, tuple[list[Reference], np.ndarray, np.ndarray]] = {}
         for row, pose in enumerate(self.poses):
             references = [] if pose is None else shown_references(request, self.people, row)
-            if references and pose is not None:
-                shown[row] = references, pose, request.strength[row]
+            strength = request.strength[row] * request.appearance_strength
+            if references and pose is not None and strength.any():
+                shown[row] = references, pose, strength
         maps = torch.zeros(len(self.poses), 4, *request.size)
         if shown:
             maps[list(shown)] = best_maps(list(shown.values()))
         return maps
+
+    @cached_property
+    def skeletons(self) -> Tensor:
+        """Skeleton maps, float32 [rows, 3, H, W] in [0, 1] on the CPU; black for a row without pose. Those of
+        a group lie in its one row.
+        """
+        if self.request.group:
+            return torch.cat([person.skeletons for person in self.persons]).amax(0, keepdim=True)
+        nobody = np.zeros((18, 3), np.float32)
+        poses = np.stack([nobody if pose is None else pose for pose in self.poses])
+        return torch.from_numpy(skeleton_map(poses, *self.request.size)).permute(0, 3, 1, 2) / 255
 
 
 class ConditioningMixin:
@@ -93,6 +105,7 @@ class ConditioningMixin:
     estimator: Any
     face: Any
     controlnet: Any
+    encode_prompt: Any
     vae_scale_factor: int
     _execution_device: torch.device
 
@@ -224,6 +237,13 @@ class ConditioningMixin:
             return None if pose is None else in_column(pose, row, count)
         return inputs.read_pose(source, height, width, find)
 
+    @torch.no_grad()
+    def encode_words(self, prompts: list[str]) -> Tensor:
+        """Prompt embeddings [B, L, C], as the UNet's cross-attentions get them."""
+        return self.encode_prompt(
+            prompts, device=self._execution_device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )[0]
+
     def prepare(self, plan: Plan) -> AdapterInputs | None:
         """Everything the adapter needs for a call; None if nothing of BoLID takes part in it."""
         given: dict[str, Tensor] = {}
@@ -272,20 +292,11 @@ class ConditioningMixin:
 
     def _body_inputs(self, plan: Plan) -> dict[str, Tensor]:
         """Skeleton maps and appearance maps, one per row; a row without pose has neither."""
-        request = plan.request
-        rows, size = len(plan.poses), request.size
         device, dtype = self._execution_device, self.adapter.dtype
-        skeletons, given = torch.zeros(rows, 3, *size), torch.zeros(rows)
-        for row, pose in enumerate(plan.poses):
-            if pose is None:
-                continue
-            given[row] = request.pose_strength
-            drawn = skeleton_map(pose[None], *size)[0]
-            skeletons[row] = torch.from_numpy(drawn).permute(2, 0, 1) / 255
-        appearance = self._pack(plan.maps).to(dtype)
+        given = torch.tensor([pose is not None for pose in plan.poses]) * plan.request.pose_strength
         return {
-            "skeleton": skeletons.to(device, dtype),
-            "appearance": appearance,
+            "skeleton": plan.skeletons.to(device, dtype),
+            "appearance": self._pack(plan.maps).to(dtype),
             "pose_strength": given.to(device),
         }
 

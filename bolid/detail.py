@@ -1,9 +1,11 @@
-"""DetailNet: what latents of an eighth of the size lose of a person, put back from the appearance map.
+"""DetailNet: what latents of an eighth of the size lose of a person, put back at full resolution.
 
 A base draws on latents, and a small one loses what is some pixels large: the pattern of a shirt, the cut of
-hair, shoes, a face. The appearance map has them, at full resolution and nearly in place. So after decoding
-this network sees the picture and the map side by side and corrects the picture. (Inpainting autoencoders do
-alike: a decoder that is shown the pixels which are to stay, arXiv 2306.04632.)
+hair, shoes, a face. The appearance map has them, at full resolution and nearly in place; of clothes that the
+reference does not wear the prompt tells. So after decoding this network sees picture, map and skeleton side
+by side, reads the prompt, and corrects the picture. (Inpainting autoencoders do alike: a decoder that is
+shown the pixels which are to stay, arXiv 2306.04632; refiners read the prompt again, as SDXL's does, arXiv
+2307.01952.)
 """
 
 from __future__ import annotations
@@ -13,88 +15,156 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.attention_processor import Attention
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bolid.autoencoder import ResidualBlock
 
-REACH = 1 / 16  # of the height: how far from the map, give or take CELL, the picture may change
+SEEN = 3 + 4 + 3  # channels of picture, map and skeleton
+REACH = 1 / 16  # of the height: how far from map and skeleton, give or take CELL, the picture may change
 CELL = 4  # pixels a side of what `near` tells apart
 WHOLE = 0.25  # strength of the map from which on the picture may change in full
 
 
 class DetailNet(ModelMixin, ConfigMixin):
-    """Picture and appearance map -> the picture with the map's details.
+    """Picture, appearance map, skeleton and prompt -> the picture with its person's details.
 
-    A small U-Net on pixels folded two by two, without normalisation. It starts as the identity, changes
-    nothing that is farther than about `REACH` from the map, and leaves a picture whose map is empty as it is.
+    A small U-Net on pixels folded two by two. Its convolutions know no normalisation; below the first level
+    each stage but the last one reads the prompt by cross-attention. It starts as the identity, changes
+    nothing that is farther than about `REACH` from map and skeleton, and leaves a picture whose map is empty
+    as it is.
 
     Args:
         channels: at 1/2, 1/4, 1/8, ... of the picture's size.
         blocks: residual blocks of each level on the way down; as many on the way up.
+        cross_attention_dim: width of the prompt's embeddings; None: it reads no prompt.
+        heads: of each cross-attention.
 
-    Raises ValueError unless there are as many of both.
+    Raises ValueError unless there are as many channels as blocks, and heads divide the channels that read.
     """
 
     config: Any  # made by ConfigMixin from the arguments
 
     @register_to_config
-    def __init__(self, channels: tuple[int, ...] = (48, 64, 96), blocks: tuple[int, ...] = (2, 1, 1)) -> None:
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (48, 96, 128),
+        blocks: tuple[int, ...] = (2, 2, 2),
+        cross_attention_dim: int | None = None,
+        heads: int = 4,
+    ) -> None:
         super().__init__()
         if len(channels) != len(blocks) or not channels:
             raise ValueError(f"channels={tuple(channels)} and blocks={tuple(blocks)}: one of each a level.")
-        self.enter = nn.Conv2d(4 * 7, channels[0], 3, padding=1)
-        self.down = nn.ModuleList(_stage(*level) for level in zip(channels, blocks, strict=True))
+        if cross_attention_dim is not None and any(width % heads for width in channels[1:]):
+            raise ValueError(f"channels={tuple(channels)}: all but the first must be multiples of {heads}.")
+
+        def stage(level: int) -> _Stage:
+            words = cross_attention_dim if level else None
+            return _Stage(channels[level], blocks[level], words, heads)
+
+        levels = range(len(channels))
+        self.enter = nn.Conv2d(4 * SEEN, channels[0], 3, padding=1)
+        self.down = nn.ModuleList(stage(level) for level in levels)
         self.narrow = nn.ModuleList(nn.Conv2d(4 * a, b, 1) for a, b in pairwise(channels))
         self.widen = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(channels))
-        self.up = nn.ModuleList(_stage(*level) for level in zip(channels[:-1], blocks[:-1], strict=True))
+        self.up = nn.ModuleList(stage(level) for level in levels[:-1])
         self.leave = nn.Conv2d(channels[0], 12, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        assert self.leave.bias is not None
-        nn.init.zeros_(self.leave.bias)
+        _zero(self.leave)
 
     @property
     def fold(self) -> int:
         """What the sides of a picture must be multiples of, px."""
         return max(CELL, 2 ** len(self.config.channels))
 
-    def forward(self, picture: Tensor, appearance: Tensor) -> Tensor:
+    def forward(
+        self, picture: Tensor, appearance: Tensor, skeleton: Tensor, words: Tensor | None = None
+    ) -> Tensor:
         """picture: [B, 3, H, W] in [-1, 1]; appearance: the faded map [B, 4, H, W] of
-        `bolid.appearance.appearance_map`. Returns [B, 3, H, W], about [-1, 1], of the picture's dtype.
+        `bolid.appearance.appearance_map`; skeleton: its pose, [B, 3, H, W] in [0, 1], of
+        `bolid.pose.skeleton_map`; words: prompt embeddings [B, L, C], as the UNet gets them.
+        Returns [B, 3, H, W], about [-1, 1], of the picture's dtype.
 
-        Raises ValueError for sizes that differ or are no multiples of `fold`.
+        Raises ValueError for sizes that differ or are no multiples of `fold`, and for words that a network
+        needs and has not, or the other way round.
         """
         height, width = picture.shape[-2:]
-        if appearance.shape[-2:] != picture.shape[-2:] or height % self.fold or width % self.fold:
+        sizes = {tuple(each.shape[-2:]) for each in (picture, appearance, skeleton)}
+        if len(sizes) > 1 or height % self.fold or width % self.fold:
             raise ValueError(
-                f"a picture of {height} x {width} and a map of {appearance.shape[-2]} x "
-                f"{appearance.shape[-1]}: both must have one size, of multiples of {self.fold}."
+                f"picture, map and skeleton have the sizes {sorted(sizes)}: all must have one, of multiples "
+                f"of {self.fold}."
             )
-        seen = torch.cat([picture, appearance.to(picture.dtype)], 1).to(self.enter.weight.dtype)
+        reads = self.config.cross_attention_dim
+        if (words is None) != (reads is None) or (words is not None and words.shape[-1] != reads):
+            given = "no words" if words is None else f"words of width {words.shape[-1]}"
+            raise ValueError(f"{given}, and this DetailNet reads {reads or 'none'}: give what it reads.")
+        seen = torch.cat([picture, *(each.to(picture.dtype) for each in (appearance, skeleton))], 1)
+        seen = seen.to(self.enter.weight.dtype)
+        words = None if words is None else words.to(seen.dtype)
         hidden = self.enter(F.pixel_unshuffle(seen, 2))
         levels = []
         for level, stage in enumerate(self.down):
             if level:
                 hidden = self.narrow[level - 1](F.pixel_unshuffle(hidden, 2))
-            hidden = stage(hidden)
+            hidden = stage(hidden, words)
             levels.append(hidden)
         for level in reversed(range(len(self.up))):
             hidden = levels[level] + F.pixel_shuffle(self.widen[level](hidden), 2)
-            hidden = self.up[level](hidden)
+            hidden = self.up[level](hidden, words)
         change = F.pixel_shuffle(self.leave(hidden), 2)
-        return picture + (change * near(appearance[:, 3:])).to(picture.dtype)
+        return picture + (change * changeable(appearance, skeleton)).to(picture.dtype)
 
 
-def _stage(channels: int, blocks: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+class _Stage(nn.Module):
+    """Residual blocks, and a look at the prompt after them where it is read."""
+
+    def __init__(self, channels: int, blocks: int, words: int | None, heads: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+        self.read = None
+        if words is not None:
+            self.read = Attention(
+                channels,
+                words,
+                heads=heads,
+                dim_head=channels // heads,
+                norm_num_groups=heads,
+                residual_connection=True,
+            )
+            _zero(self.read.to_out[0])
+
+    def forward(self, hidden: Tensor, words: Tensor | None) -> Tensor:
+        """hidden: [B, C, h, w]; words: [B, L, D], looked at by a stage that reads."""
+        hidden = self.blocks(hidden)
+        return hidden if self.read is None else self.read(hidden, words)
+
+
+def _zero(layer: Any) -> None:
+    """Start with a layer that adds nothing."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+
+
+def changeable(appearance: Tensor, skeleton: Tensor) -> Tensor:
+    """How far a picture may change, [B, 1, H, W] in [0, 1]: near its map, and near its skeleton as far as
+    there is a map at all, for clothes may come by words while the map shows a head.
+
+    appearance: [B, 4, H, W], faded; skeleton: [B, 3, H, W] in [0, 1].
+    """
+    coverage = appearance[:, 3:]
+    strongest = (coverage.amax((2, 3), keepdim=True) / WHOLE).clamp(max=1)
+    bones = (skeleton.amax(1, keepdim=True) > 0).to(coverage)
+    return torch.maximum(near(coverage), strongest * near(bones))
 
 
 def near(coverage: Tensor) -> Tensor:
-    """How far the picture may change, [B, 1, H, W] in [0, 1]: 1 on the map and around it, fading to 0 within
-    `REACH` and CELL, at least two cells, of it; less where the map's strength is below `WHOLE`.
+    """[B, 1, H, W] in [0, 1]: 1 on what is covered and around it, fading to 0 within `REACH` and CELL, at
+    least two cells, of it; less where the coverage is below `WHOLE`.
 
-    coverage: [B, 1, H, W], the map's strength; H and W multiples of CELL.
+    coverage: [B, 1, H, W] in [0, 1], such as the map's strength; H and W multiples of CELL.
     """
     cells = F.max_pool2d((coverage / WHOLE).clamp(max=1), CELL)
     reach = max(1, round(REACH * cells.shape[-2]) - 1)  # the border between cells is half a cell more

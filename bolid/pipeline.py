@@ -90,6 +90,7 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
         strength: float | None = None,
         control_image: Any = None,
         detail_strength: float = 1.0,
+        appearance_strength: float = 1.0,
         **kwargs: Any,
     ) -> Any:
         """Draw the person of `reference`, in `pose`, as `prompt` says.
@@ -127,6 +128,8 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
         detail_strength: in [0, 1], how far the decoded picture is corrected from the appearance map by the
             pipeline's `detail`, where it has one; 0 leaves out that network. Without a pose there is no map,
             pose_strength and img2img's strength below 1 count too, and with padding_mask_crop there are none.
+        appearance_strength: in [0, 1], how far the reference's pixels, laid where the pose wants them, take
+            part; 0: the person comes by tokens alone, less exactly and with more freedom.
         kwargs: further arguments of the stock pipeline that does the task.
 
         Returns: the stock pipeline's output. Raises ValueError for anything that cannot be used; nothing is
@@ -135,7 +138,7 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
         start = read_start(image, mask_image, strength, control_image)
         asked = Asked(
             prompt, kwargs.get("prompt_embeds"), reference, pose, image_prompt, image_prompt_strength,
-            id_strength, pose_strength, retarget, height, width,
+            id_strength, pose_strength, retarget, height, width, appearance_strength,
         )  # fmt: skip
         default = start.size(self.vae_scale_factor) or self.picture_size
         request = make_request(asked, default, self.vae_scale_factor)
@@ -201,7 +204,7 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
         drawn = self._draw(plan, start, per_row, **(kwargs | {"output_type": "pt"}))
         pictures = 2 * drawn.images - 1
         change = detailed * start.open_to_change(request, per_row).to(pictures)
-        finished = pictures + change * (self._with_details(pictures, plan, per_row) - pictures)
+        finished = pictures + change * (self._with_details(pictures, plan, per_row, kwargs) - pictures)
         if not self.is_xl:
             finished = self._checked(finished, pictures, drawn)
         elif self.watermark is not None:
@@ -209,11 +212,17 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
         drawn["images"] = self.image_processor.postprocess(finished, output_type=wanted)
         return drawn if as_dict else tuple(getattr(drawn, each.name) for each in fields(drawn))
 
-    def _with_details(self, pictures: Tensor, plan: Plan, per_row: int) -> Tensor:
-        """Pictures [rows * per_row, 3, H, W] in [-1, 1] as DetailNet corrects them, in [-1, 1]."""
-        device = self.detail.device
-        maps = plan.maps.repeat_interleave(per_row, dim=0).to(device)
-        return self.detail(pictures.to(device), maps).clamp(-1, 1).to(pictures)
+    def _with_details(self, pictures: Tensor, plan: Plan, per_row: int, kwargs: dict[str, Any]) -> Tensor:
+        """Pictures [rows * per_row, 3, H, W] in [-1, 1] as DetailNet corrects them, in [-1, 1].
+
+        kwargs: of the stock call, which has the prompts or their embeddings.
+        """
+        seen, device = [plan.maps, plan.skeletons], self.detail.device
+        if self.detail.config.cross_attention_dim is not None:
+            words = kwargs.get("prompt_embeds")
+            seen.append(self.encode_words(kwargs["prompt"]) if words is None else words)
+        rows = (each.to(device).repeat_interleave(per_row, dim=0) for each in seen)
+        return self.detail(pictures.to(device), *rows).clamp(-1, 1).to(pictures)
 
     def _checked(self, finished: Tensor, pictures: Tensor, drawn: Any) -> Tensor:
         """Finished pictures [N, 3, H, W] through the safety checker, if there is one; those that it refused

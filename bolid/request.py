@@ -34,6 +34,7 @@ class Request:
     height: int
     width: int
     group: bool = False
+    appearance_strength: float = 1.0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -84,6 +85,7 @@ class Asked:
     retarget: bool | None
     height: int | None
     width: int | None
+    appearance_strength: Any = 1.0
 
 
 def make_request(asked: Asked, default: tuple[int, int], factor: int) -> Request:
@@ -116,6 +118,7 @@ def make_request(asked: Asked, default: tuple[int, int], factor: int) -> Request
         height=height,
         width=width,
         group=group,
+        appearance_strength=inputs.share(asked.appearance_strength, "appearance_strength"),
     )
 
 

@@ -41,10 +41,12 @@ from bolid.evaluation.session import Options, compare
 from bolid.evaluation.tables import MARKERS, headline
 
 ROOT = Path(__file__).resolve().parents[1]
-MAIN = ("truth", "reconstruction", "generated", "without_pose", "appearance_map", "base", "other_reference")
+MAIN = (
+    "truth", "reconstruction", "generated", "without_pose", "tokens_alone", "appearance_map", "base",
+    "other_reference", "another_pose", "another_pose_as_given",
+)  # fmt: skip
 SWEEPS = (
-    "without_details", "pose_from_picture", "own_pose_fitted", "another_pose", "another_pose_as_given",
-    "no_scene_word", "image_prompt", "clothes_in_prompt", "redressed",
+    "without_details", "pose_from_picture", "own_pose_fitted", "no_scene_word", "image_prompt", "clothes_in_prompt", "redressed",
     *(f"strength_{value:g}" for value in STRENGTHS),
 )  # fmt: skip
 # suite -> its rows of all pairs, and those of the first `--sweep-pairs`; all start from reference pixels

@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_pipelines import MAKERS, make_detail, make_mini, make_reference
 from transformers import CLIPImageProcessor
 
-from bolid.detail import CELL, REACH, DetailNet, near
+from bolid.detail import CELL, REACH, DetailNet, changeable, near
 from bolid.hub import write_hub_layout
 from bolid.pipeline import BoLIDPipeline
 from bolid.request import Asked, make_request
@@ -25,16 +25,24 @@ def a_map(height: int = 64, width: int = 48) -> torch.Tensor:
     return appearance
 
 
+def black(appearance: torch.Tensor) -> torch.Tensor:
+    """The skeleton map of nobody, beside a map."""
+    return torch.zeros_like(appearance[:, :3])
+
+
 def test_a_new_net_changes_nothing():
-    picture = torch.rand(2, 3, 64, 48)
-    torch.testing.assert_close(DetailNet()(picture, a_map().repeat(2, 1, 1, 1)), picture, rtol=0, atol=0)
+    picture, appearance = torch.rand(2, 3, 64, 48), a_map().repeat(2, 1, 1, 1)
+    skeleton, words = torch.rand(2, 3, 64, 48), torch.randn(2, 5, 16)
+    torch.testing.assert_close(DetailNet()(picture, appearance, skeleton), picture, rtol=0, atol=0)
+    reads = DetailNet(cross_attention_dim=16)
+    torch.testing.assert_close(reads(picture, appearance, skeleton, words), picture, rtol=0, atol=0)
 
 
 def test_only_the_map_and_what_is_near_it_change():
     height, width = 192, 128
     picture, appearance = torch.rand(1, 3, height, width), torch.zeros(1, 4, height, width)
     appearance[:, :, 80:88, 60:68] = 0.5
-    change = (make_detail()(picture, appearance) - picture).abs().sum(1)[0]
+    change = (make_detail()(picture, appearance, black(appearance)) - picture).abs().sum(1)[0]
     assert change[80:88, 60:68].min() > 0
     reach = round(REACH * height)
     for low, high, places in ((80, 88, change.sum(1)), (60, 68, change.sum(0))):
@@ -62,9 +70,36 @@ def test_a_fading_map_fades_the_change():
 
 def test_an_empty_map_leaves_its_picture():
     picture, maps = torch.rand(2, 3, 64, 48), torch.cat([a_map(), torch.zeros(1, 4, 64, 48)])
-    changed = make_detail()(picture, maps)
+    changed = make_detail()(picture, maps, torch.ones(2, 3, 64, 48))
     assert not torch.equal(changed[0], picture[0])
     torch.testing.assert_close(changed[1], picture[1], rtol=0, atol=0)
+
+
+def test_what_has_bones_and_no_map_may_change_as_far_as_there_is_a_map():
+    """Clothes may come by words: the map shows a head, the skeleton a whole body."""
+    appearance, skeleton = torch.zeros(3, 4, 192, 128), torch.zeros(3, 3, 192, 128)
+    appearance[0, :, 20:28, 60:68] = 1.0
+    appearance[1, :, 20:28, 60:68] = 0.05
+    skeleton[:, 1, 120:124, 60:64] = 0.8
+    may = changeable(appearance, skeleton)[:, 0]
+    assert may[0, 24, 64] == 1
+    assert may[0, 122, 62] == 1
+    assert may[0, 180, 62] == 0
+    assert 0 < may[1, 122, 62] < 0.25
+    assert may[2].max() == 0
+
+
+def test_words_decide():
+    picture, appearance, skeleton = torch.rand(1, 3, 64, 48), a_map(), torch.zeros(1, 3, 64, 48)
+    net, words = make_detail(16), torch.randn(2, 5, 16)
+    one, other = (net(picture, appearance, skeleton, each[None]) for each in words)
+    assert (one - other).abs().max() > 0.01
+    with pytest.raises(ValueError, match="no words, and this DetailNet reads 16"):
+        net(picture, appearance, skeleton)
+    with pytest.raises(ValueError, match="words of width 16, and this DetailNet reads none"):
+        make_detail()(picture, appearance, skeleton, words[:1])
+    with pytest.raises(ValueError, match="multiples of 4"):
+        DetailNet((8, 10), (1, 1), 16)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +107,9 @@ def test_an_empty_map_leaves_its_picture():
 )
 def test_sizes_must_fit(picture, appearance):
     with pytest.raises(ValueError, match="multiples of 4"):
-        make_detail()(torch.zeros(1, 3, *picture), torch.zeros(1, 4, *appearance))
+        make_detail()(
+            torch.zeros(1, 3, *picture), torch.zeros(1, 4, *appearance), torch.zeros(1, 3, *picture)
+        )
     with pytest.raises(ValueError, match="one of each a level"):
         DetailNet((8, 8), (1,))
 
@@ -80,7 +117,7 @@ def test_sizes_must_fit(picture, appearance):
 @pytest.fixture(scope="module", params=list(MAKERS))
 def pipe(request) -> Any:
     made = MAKERS[request.param]()
-    made.register_modules(detail=make_detail())
+    made.register_modules(detail=make_detail(made.unet.config.cross_attention_dim))
     return made
 
 
@@ -111,6 +148,20 @@ def test_details_come_by_their_strength(pipe):
     np.testing.assert_array_equal(weaker, call(plain, id_strength=0.0))
     np.testing.assert_array_equal(call(pipe, pose=None), call(plain, pose=None))
     np.testing.assert_array_equal(call(pipe, output_type="latent"), call(plain, output_type="latent"))
+
+
+def test_the_prompt_is_read_whether_it_comes_as_text_or_embeddings(pipe):
+    embeds = pipe.encode_words(["a", "b"])
+    assert not torch.equal(embeds[0], embeds[1])
+    both = call(pipe, prompt=["a", "b"], reference=[make_reference()], num_images_per_prompt=2)
+    np.testing.assert_allclose(both[2:3], call(pipe, prompt="b"), atol=2e-3)
+    if pipe.is_xl:  # its pooled embeddings would be needed too
+        return
+    np.testing.assert_allclose(
+        call(pipe, prompt=None, prompt_embeds=embeds[:1], guidance_scale=1.0),
+        call(pipe, guidance_scale=1.0),
+        atol=1e-5,
+    )
 
 
 def test_every_form_of_output_is_there(pipe):
@@ -207,7 +258,7 @@ def test_the_safety_checker_sees_the_finished_pictures_too():
 
 def test_half_precision_changes_nothing_far_from_the_map():
     picture, net = torch.rand(1, 3, 64, 48), make_detail().half()
-    finished = net(picture, a_map())
+    finished = net(picture, a_map(), black(a_map()))
     assert finished.dtype == torch.float32
     far = (near(a_map()[:, 3:]) == 0).expand_as(picture)
     torch.testing.assert_close(finished[far], picture[far], rtol=0, atol=0)

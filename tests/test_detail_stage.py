@@ -12,9 +12,9 @@ from tiny_objective import save_loss_networks
 from tiny_pipelines import HEIGHT, WIDTH, make_detail, make_mini
 
 from bolid.avatars.dataset import render_arrays
-from bolid.detail import near
+from bolid.detail import changeable
 from bolid.pipeline import BoLIDPipeline
-from bolid.pose import PARTS
+from bolid.pose import PARTS, known, skeleton_map
 from bolid.training.avatar_rows import AvatarRows
 from bolid.training.config import DataConfig, TrainConfig
 from bolid.training.drawn_rows import DrawnRows, draw, drawn_strengths, pipeline_fingerprint
@@ -24,11 +24,13 @@ from bolid.training.objectives.detail import (
     DetailOptions,
     DetailWeights,
     appearance_of,
+    skeleton_of,
 )
 from bolid.training.redressed_rows import RedressedRows
 from bolid.training.stages import build_stage
 
 SMALL: dict[str, Any] = {"channels": (8, 8), "blocks": (1, 1)}
+WORDS = 16  # width of the embeddings of `rows_of`
 
 
 def small_data(folder: Path, **changes: Any) -> DataConfig:
@@ -43,6 +45,7 @@ def test_drawn_rows_are_the_pipelines_pictures_beside_truth_and_map():
     assert {name: value.shape[1:] for name, value in columns.items()} == {
         "drawn": (HEIGHT, WIDTH, 3), "image": (HEIGHT, WIDTH, 3), "rgb": (HEIGHT, WIDTH, 3),
         "coverage": (HEIGHT, WIDTH, 1), "masks": (HEIGHT, WIDTH), "keypoints": (18, 3),
+        "skeleton": (HEIGHT, WIDTH, 3), "words": (16, pipe.unet.config.cross_attention_dim),
     }  # fmt: skip
     np.testing.assert_array_equal(columns["image"], cells["image"])
     again = draw(pipe, cells, 32)
@@ -70,6 +73,7 @@ def rows_of(size: int = 4) -> dict[str, torch.Tensor]:
     drawn = torch.nn.functional.avg_pool2d(image, 5, 1, 2)
     rgb = image * (masks > 0)[:, None]
     points = torch.from_numpy(cells["keypoints"])
+    bones = torch.from_numpy(skeleton_map(known(cells["keypoints"]), HEIGHT, WIDTH)).permute(0, 3, 1, 2)
     return {
         "drawn": drawn,
         "image": image,
@@ -77,6 +81,8 @@ def rows_of(size: int = 4) -> dict[str, torch.Tensor]:
         "coverage": coverage,
         "masks": masks,
         "keypoints": points,
+        "skeleton": bones.float() / 127.5 - 1,
+        "words": torch.randn(size, 5, WORDS),
     }
 
 
@@ -85,7 +91,7 @@ def test_the_objective_learns_to_take_the_map(tmp_path):
     folder = save_loss_networks(tmp_path)
     weights = DetailWeights(perceptual=0.1, details=0.1, adversarial=0.1)
     objective = DetailObjective(
-        DetailOptions(**SMALL, weights=weights, loss_networks=str(folder), seen_rows=3)
+        DetailOptions(**SMALL, weights=weights, loss_networks=str(folder), seen_rows=3), WORDS
     )
     batch, optimiser = rows_of(), torch.optim.Adam(objective.parameters(), 5e-3)
     before = objective.evaluate(batch)
@@ -139,17 +145,15 @@ def test_redressed_rows_are_drawn_without_their_clothes(tmp_path):
 def test_the_critic_sees_the_same_ground_and_learns_beside():
     """Far from the map both of its pictures are the drawn one; the adversarial loss moves the net alone."""
     torch.manual_seed(0)
-    objective = DetailObjective(DetailOptions(**SMALL, weights=DetailWeights(adversarial=1.0)))
+    objective = DetailObjective(DetailOptions(**SMALL, weights=DetailWeights(adversarial=1.0)), WORDS)
     batch, critic = rows_of(), objective.critic
     assert critic is not None
     seen = []
     handle = critic.register_forward_pre_hook(lambda _module, given: seen.append(given[0].detach()))
-    appearance = appearance_of(batch)
-    picture = objective.net(batch["drawn"], appearance)
-    losses = objective.judged(critic, picture, batch, appearance, step_draws(0, 0, 4))
+    losses = objective.judged(critic, objective.corrected(batch), batch, step_draws(0, 0, 4))
     handle.remove()
     truth, own = seen[0].chunk(4)[:2]
-    far = near(appearance[:, 3:]).expand_as(truth) == 0
+    far = changeable(appearance_of(batch), skeleton_of(batch)).expand_as(truth) == 0
     assert far.any()
     torch.testing.assert_close(truth[far], own[far])
     assert not torch.equal(truth[~far], own[~far])
@@ -160,20 +164,20 @@ def test_the_critic_sees_the_same_ground_and_learns_beside():
 
 def test_a_critic_goes_on_from_its_folder(tmp_path):
     weights = DetailWeights(adversarial=0.1)
-    first = DetailObjective(DetailOptions(**SMALL, weights=weights))
+    first = DetailObjective(DetailOptions(**SMALL, weights=weights), WORDS)
     assert first.critic is not None
     first.critic.save_pretrained(tmp_path / "critic")
-    again = DetailObjective(DetailOptions(**SMALL, weights=weights, critic=str(tmp_path)))
+    again = DetailObjective(DetailOptions(**SMALL, weights=weights, critic=str(tmp_path)), WORDS)
     assert again.critic is not None
     for mine, theirs in zip(again.critic.parameters(), first.critic.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs)
     with pytest.raises(ValueError, match="holds no PictureCritic"):
-        DetailObjective(DetailOptions(**SMALL, weights=weights, critic=str(tmp_path / "none")))
+        DetailObjective(DetailOptions(**SMALL, weights=weights, critic=str(tmp_path / "none")), WORDS)
 
 
 def test_a_critic_without_a_weight_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"weights\.adversarial is 0"):
-        DetailObjective(DetailOptions(**SMALL, critic=str(tmp_path)))
+        DetailObjective(DetailOptions(**SMALL, critic=str(tmp_path)), WORDS)
 
 
 def test_a_mean_of_more_rows_than_there_are_is_theirs():

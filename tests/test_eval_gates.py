@@ -118,7 +118,7 @@ def test_gates_are_computed_from_rows_that_were_drawn(scores: dict[str, Scores],
     shorter = {
         row: Scores({k: v[:20] for k, v in s.values.items()}, s.features[:20]) for row, s in rows.items()
     }
-    mixed = gates(shorter | {"truth": scores["truth"], "without_pose": scores["truth"]}, pairs)
+    mixed = gates(shorter | {"truth": scores["truth"], "tokens_alone": scores["truth"]}, pairs)
     assert next(gate for gate in mixed if gate.about == "Generated, pose=None").measured.mean == 1
 
 

@@ -12,9 +12,11 @@ from stock_pipelines import NEAR, draw
 from tiny_pipelines import make_reference
 
 from bolid import BoLIDPipeline, BoLIDXLPipeline, Identity, Pose, Reference, conditioning
+from bolid.adapter import AdapterInputs
 from bolid.appearance import appearance_map
 from bolid.inputs import proportions_of
 from bolid.pose import PARTS, retarget, skeleton_map
+from bolid.request import Asked, make_request
 
 
 def with_narrow_hips(person: Reference) -> Reference:
@@ -258,3 +260,29 @@ class TestPoses:
         points = Pose.named("standing").keypoints.copy()
         points[:, 2] = points[:, :2].any(1)
         assert torch.equal(draw(mini, pose=points[:, :2]), draw(mini, pose=points))
+
+
+def test_appearance_strength_fades_the_map_and_leaves_the_tokens(mini: BoLIDPipeline, person: Reference):
+    def inputs_of(strength: float) -> AdapterInputs:
+        asked = Asked("a", None, person, "standing", None, 0.5, 1.0, 1.0, None, None, None, strength)
+        found = mini.prepare(mini.plan(make_request(asked, mini.picture_size, 8)))
+        assert found is not None
+        return found
+
+    whole, half, none = (inputs_of(strength) for strength in (1.0, 0.5, 0.0))
+    assert whole.appearance is not None
+    assert half.appearance is not None
+    assert none.appearance is not None
+    torch.testing.assert_close(half.appearance[:, -1], 0.5 * whole.appearance[:, -1])
+    assert whole.appearance[:, -1].any()
+    assert not none.appearance.any()
+    for found in (half, none):
+        for name in ("tokens", "strength", "skeleton", "pose_strength"):
+            assert torch.equal(getattr(found, name), getattr(whole, name))
+    assert not torch.equal(
+        draw(mini, reference=person, pose="standing"),
+        draw(mini, reference=person, pose="standing", appearance_strength=0.0),
+    )
+    for wrong in (-0.1, 1.5, "much"):
+        with pytest.raises(ValueError, match="appearance_strength"):
+            draw(mini, reference=person, pose="standing", appearance_strength=wrong)

@@ -194,11 +194,13 @@ def own_components(unet: UNet2DConditionModel, token_dim: int | None = None) -> 
     return {"adapter": adapter.eval(), "image_encoder": vision.eval(), "estimator": estimator.eval()}
 
 
-def make_detail() -> DetailNet:
-    """A DetailNet that acts: its last layer does not start from zero."""
+def make_detail(words: int | None = None) -> DetailNet:
+    """A DetailNet that acts: nothing of it starts from zero. words: the width of the embeddings it reads."""
     torch.manual_seed(0)
-    net = DetailNet((8, 8), (1, 1))
+    net = DetailNet((8, 8), (1, 1), words, heads=2)
     torch.nn.init.normal_(net.leave.weight, std=0.1)
+    for read in (stage.read for stage in net.down if stage.read is not None):
+        torch.nn.init.normal_(read.to_out[0].weight)
     return net.eval()
 
 

@@ -92,7 +92,8 @@ DRAWERS: dict[str, Drawer] = {
     "truth": draw_truth,
     "reconstruction": draw_reconstruction,
     "generated": Call(),
-    "without_pose": Call(pose=None),  # tokens alone carry the person
+    "without_pose": Call(pose=None),  # as the pipeline does without one
+    "tokens_alone": Call(pose=None, further={"appearance_strength": 0.0}),  # no pixel of the reference
     "appearance_map": draw_appearance_map,
     "base": Call(person=None, pose=None),  # no adapter, no pose
     "other_reference": Call(person="next"),  # chance, for all that is of the person

@@ -116,7 +116,7 @@ _FIXED: tuple[Line, ...] = (
     (_POSED, "attributes", "at least", 0.80, lambda m: m.ratio("generated", "attributes")),
     (_POSED, "head, 1 of 16", "at least", 0.80, lambda m: m.mean("generated", "identified_by_head")),
     (_POSED, "scene / truth's", "at least", 0.90, lambda m: m.ratio("generated", "scene")),
-    (_UNPOSED, "attributes", "at least", 0.50, lambda m: m.ratio("without_pose", "attributes")),
+    (_UNPOSED, "attributes, tokens alone", "at least", 0.50, lambda m: m.ratio("tokens_alone", "attributes")),
     (_IMAGE, "scene / truth's", "at least", 0.80, lambda m: m.ratio("image_prompt", "scene")),
     (
         _IMAGE, "attributes / those without it", "at least", 0.95,

@@ -47,6 +47,7 @@ TITLES = {
     "base": "Base, text only",
     "other_reference": "Another person's reference",
     "without_pose": "Generated, pose=None",
+    "tokens_alone": "Generated, pose=None, tokens alone",
     "blurred": "Truth, blurred",
     "recoloured": "Truth, person recoloured",
     "swapped": "Another person's truth",
@@ -113,8 +114,8 @@ def difference_table(differences: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-CARD_ROWS = ("truth", "reconstruction", "generated", "without_pose", "appearance_map", "base",
-             "other_reference")  # fmt: skip
+CARD_ROWS = ("truth", "reconstruction", "generated", "without_pose", "tokens_alone", "appearance_map",
+             "base", "other_reference")  # fmt: skip
 CARD_COLUMNS: tuple[tuple[str, str, int], ...] = (
     ("PCK@0.1", "pck", 3),
     ("scene", "scene", 3),

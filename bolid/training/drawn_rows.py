@@ -34,17 +34,18 @@ MADE_BY = (
 )
 NAMED = 0.3  # share of the prompts that name hair and clothes too
 USUAL = (0.8, 1.0)  # strengths of the calls that change none
-ALIKE = 0.7  # share of calls at one of USUAL; then LESS of them at another one for all parts
-LESS = 0.15
+ALIKE = 0.55  # share of calls at one of USUAL; then LESS of them at another one for all parts
+LESS = 0.3
 LEAST = 0.25
 
 
 class DrawnRows(KeptRows):
-    """Columns drawn, image, rgb uint8 [H, W, 3], coverage uint8 [H, W, 1], masks uint8 [H, W], keypoints
-    float32 [18, 3].
+    """Columns drawn, image, rgb, skeleton uint8 [H, W, 3], coverage uint8 [H, W, 1], masks uint8 [H, W],
+    keypoints float32 [18, 3], words float16 [L, C].
 
     `drawn` is what the pipeline made, `image`, `masks` and `keypoints` are the truth's; `rgb` (-1 to 1) and
-    `coverage` (0 to 1) are the faded appearance map.
+    `coverage` (0 to 1) are the faded appearance map, `skeleton` (-1 to 1) is its pose's map, `words` the
+    embeddings of the prompt.
 
     Args:
         rows: of avatars; with `shared_parts`, the other parts are drawn at strength 0.
@@ -90,11 +91,14 @@ def draw(pipe: Any, cells: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
     asked = Asked(
         **call, embeds=None, image_prompt=None, image_strength=0.0, pose_strength=1.0, retarget=None
     )
-    maps = pipe.plan(make_request(asked, size, pipe.vae_scale_factor)).maps.permute(0, 2, 3, 1).numpy()
+    plan = pipe.plan(make_request(asked, size, pipe.vae_scale_factor))
+    maps, skeletons = (each.permute(0, 2, 3, 1).numpy() for each in (plan.maps, plan.skeletons))
     return {
         "drawn": np.round(pictures * 255).astype(np.uint8),
         "rgb": np.round((maps[..., :3] + 1) * 127.5).astype(np.uint8),
         "coverage": np.round(maps[..., 3:] * 255).astype(np.uint8),
+        "skeleton": np.round(skeletons * 255).astype(np.uint8),
+        "words": pipe.encode_words(call["prompt"]).float().cpu().numpy().astype(np.float16),
         **{name: cells[name] for name in ("image", "masks", "keypoints")},
     }
 

@@ -164,12 +164,13 @@ def _detail(config: TrainConfig) -> Built:
 
     _require_avatars(config)
     options: Any = build(DetailOptions, config.objective, "objective")
-    objective = DetailObjective(options)
     sources: dict[str, Any] = {
         split: AvatarRows(config.data, split, size) for split, size in split_sizes(config).items()
     }
     key = pipeline_fingerprint(options.pipeline)
     train: Any = DrawnRows(sources["train"], options.pipeline, key, config.data)
+    torch.manual_seed(config.seed)  # whether or not the rows had to be drawn
+    objective = DetailObjective(options, train.batch(np.zeros(1, np.int64))["words"].shape[-1])
     if config.data.redressed_size:
         again = DrawnRows(redressed(config), options.pipeline, key, config.data)
         train = JoinedRows([train, again])

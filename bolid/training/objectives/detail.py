@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bolid.detail import DetailNet, near
+from bolid.detail import DetailNet, changeable
 from bolid.losses import picture_loss
 from bolid.training.draws import Draws
 from bolid.training.objectives.critic import PictureCritic
@@ -33,8 +33,9 @@ class DetailOptions:
     """Options of the stage `detail`."""
 
     pipeline: str = "models/bolid-mini"  # folder or Hub id of what draws the pictures
-    channels: tuple[int, ...] = (48, 64, 96)  # see DetailNet
-    blocks: tuple[int, ...] = (2, 1, 1)
+    channels: tuple[int, ...] = (48, 96, 128)  # see DetailNet
+    blocks: tuple[int, ...] = (2, 2, 2)
+    words: bool = True  # whether it reads the prompt
     weights: DetailWeights = field(default_factory=DetailWeights)
     loss_networks: str | None = None  # a folder of them: see loss_networks.py
     seen_rows: int = 6  # of the global batch: which loss networks and critic look at
@@ -45,16 +46,20 @@ class DetailOptions:
 
 
 class DetailObjective(nn.Module):
-    """Colours, edges and features of the corrected picture against the truth's, near the appearance map.
+    """Colours, edges and features of the corrected picture against the truth's, near map and skeleton.
+
+    Args:
+        options: of the stage.
+        words_dim: width of the rows' `words`.
 
     Raises:
         ValueError: a loss has a weight and its network is missing, or a critic is named and has no weight.
     """
 
-    def __init__(self, options: DetailOptions) -> None:
+    def __init__(self, options: DetailOptions, words_dim: int) -> None:
         super().__init__()
         self.options = options
-        self.net = DetailNet(options.channels, options.blocks)
+        self.net = DetailNet(options.channels, options.blocks, words_dim if options.words else None)
         self.models: dict[str, Any] = {"detail": self.net}
         wanted: dict[str, Kind] = {
             name: kind for name, kind in PERCEIVERS.items() if getattr(options.weights, name)
@@ -74,8 +79,7 @@ class DetailObjective(nn.Module):
     def forward(self, batch: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         """batch: the columns of `drawn_rows.DrawnRows`. Returns scalars, means over the global batch."""
         o, truth = self.options, batch["image"]
-        appearance, weight = appearance_of(batch), self.pixel_weight(batch)
-        picture = self.net(batch["drawn"], appearance).float()
+        weight, picture = self.pixel_weight(batch), self.corrected(batch).float()
         means = {"picture": draws.mean(picture_loss(picture, truth, weight))}
         rows, points = draws.first(o.seen_rows), batch["keypoints"]
         for name, network in self.seen_by.items():
@@ -85,7 +89,7 @@ class DetailObjective(nn.Module):
             means[name] = draws.mean_of_first(seen, o.seen_rows)
         found = torch.stack([getattr(o.weights, name) * mean for name, mean in means.items()]).sum()
         if self.critic is not None:
-            told = self.judged(self.critic, picture, batch, appearance, draws)
+            told = self.judged(self.critic, picture, batch, draws)
             found = found + told["critic"] + o.weights.adversarial * told["adversarial"]
             means |= told
         return {"loss": found, **{name: mean.detach() for name, mean in means.items()}}
@@ -95,14 +99,13 @@ class DetailObjective(nn.Module):
         critic: PictureCritic,
         picture: Tensor,
         batch: dict[str, Tensor],
-        appearance: Tensor,
         draws: Draws,
     ) -> dict[str, Tensor]:
         """The critic's and the adversarial loss of the first rows: the same ground in both pictures, for what
-        is far from the map is not to be mended."""
-        rows = draws.first(self.options.seen_rows)
-        drawn, near_it = batch["drawn"], near(appearance[:, 3:])
-        truth = drawn + near_it * (batch["image"] - drawn)
+        is far from the person is not to be mended."""
+        rows, appearance = draws.first(self.options.seen_rows), appearance_of(batch)
+        drawn = batch["drawn"]
+        truth = drawn + changeable(appearance, skeleton_of(batch)) * (batch["image"] - drawn)
         noise = draws.normal("critic", *drawn.shape[1:])
         found = {name: drawn.new_zeros(0) for name in ("critic", "adversarial")}
         if len(rows):
@@ -113,13 +116,14 @@ class DetailObjective(nn.Module):
 
     def corrected(self, batch: dict[str, Tensor]) -> Tensor:
         """Pictures [B, 3, H, W] in [-1, 1] as DetailNet corrects the drawn ones."""
-        return self.net(batch["drawn"], appearance_of(batch))
+        words = batch["words"] if self.options.words else None
+        return self.net(batch["drawn"], appearance_of(batch), skeleton_of(batch), words)
 
     def pixel_weight(self, batch: dict[str, Tensor]) -> Tensor:
         """[B, 1, H, W] of mean 1 per row; 0 where nothing may change."""
         o, parts = self.options, batch["masks"][:, None].long()
         table = torch.tensor([1.0, o.head_weight, o.person_weight, o.person_weight, o.feet_weight])
-        weight = table.to(batch["image"])[parts] * near(appearance_of(batch)[:, 3:])
+        weight = table.to(batch["image"])[parts] * changeable(appearance_of(batch), skeleton_of(batch))
         return weight / weight.mean((1, 2, 3), keepdim=True).clamp_min(1e-6)
 
     @torch.no_grad()
@@ -152,3 +156,8 @@ def appearance_of(batch: dict[str, Tensor]) -> Tensor:
     """The faded appearance map [B, 4, H, W] of `DrawnRows`' columns."""
     coverage = batch["coverage"].permute(0, 3, 1, 2).to(batch["rgb"]) / 255
     return torch.cat([batch["rgb"] * (coverage > 0), coverage], 1)
+
+
+def skeleton_of(batch: dict[str, Tensor]) -> Tensor:
+    """The skeleton map [B, 3, H, W] in [0, 1] of `DrawnRows`' columns."""
+    return (batch["skeleton"] + 1) / 2
