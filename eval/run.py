@@ -46,7 +46,8 @@ MAIN = (
     "other_reference", "another_pose", "another_pose_as_given",
 )  # fmt: skip
 SWEEPS = (
-    "without_details", "pose_from_picture", "own_pose_fitted", "no_scene_word", "image_prompt", "clothes_in_prompt", "redressed",
+    "without_details", "pose_from_picture", "own_pose_fitted", "no_scene_word", "image_prompt",
+    "clothes_in_prompt", "redressed",
     *(f"strength_{value:g}" for value in STRENGTHS),
 )  # fmt: skip
 # suite -> its rows of all pairs, and those of the first `--sweep-pairs`; all start from reference pixels
