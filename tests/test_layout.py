@@ -59,7 +59,7 @@ def test_half_precision_samples_nearly_the_same():
 
 
 def test_normalised_key_points_are_about_of_deviation_one():
-    points = torch.from_numpy(Pose.named("standing").keypoints)[None]
+    points = torch.tensor(Pose.named("standing").keypoints)[None]
     inside = small().normalised(points)
     back = inside[..., :2] * 0.19 + torch.tensor((0.5, 0.475))
     torch.testing.assert_close(back, points[..., :2])
@@ -147,7 +147,7 @@ def test_every_picture_has_a_pose_of_its_own(pipe):
     for index, (prompt, person) in enumerate((("a", people[0]), ("b", people[1]))):
         for picture in range(2):
             alone = draw(pipe, prompt, person, negative_prompt="c", generator=7 + picture)
-            torch.testing.assert_close(many[2 * index + picture], alone[0], rtol=0, atol=1e-4)
+            torch.testing.assert_close(many[2 * index + picture], alone[0], rtol=1e-4, atol=1e-4)
 
 
 def pose_of(pipe: Any, prompt: str, seed: int) -> torch.Tensor:
@@ -256,12 +256,12 @@ def test_it_travels_with_pipeline_and_adapter(mini, tmp_path: Path):
     expected = draw(mini, "a", make_reference())
     opened = BoLIDPipeline.from_pretrained(tmp_path / "whole")
     opened.set_progress_bar_config(disable=True)
-    assert torch.equal(draw(opened, "a", make_reference()), expected)
+    torch.testing.assert_close(draw(opened, "a", make_reference()), expected, rtol=0, atol=2e-5)
     assert BoLIDPipeline.from_pretrained(tmp_path / "whole", layout=None).layout is None
     opened.unload_bolid_adapter()
     assert opened.layout is None
     opened.load_bolid_adapter(tmp_path / "adapter")
-    assert torch.equal(draw(opened, "a", make_reference()), expected)
+    torch.testing.assert_close(draw(opened, "a", make_reference()), expected, rtol=0, atol=2e-5)
     write_hub_layout(tmp_path / "whole", "a card")
     index = json.loads((tmp_path / "whole" / "model_index.json").read_text())
     assert index["layout"] == ["bolid_layout", "LayoutNet"]
