@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from bolid.pose import JOINTS
 
-STEPS = 16  # of a sample; 64 give the same poses
+STEPS = 10  # of a sample; more fit the words no better
+GUIDANCE = 2.0  # away from the poses of no words: 69 % fit the words, 56 % at 1, of 85 % by the same judge
 TIME_SCALE = 1000.0  # times in [0, 1] are embedded as diffusion's steps are
 
 
@@ -29,8 +30,12 @@ class LayoutNet(ModelMixin, ConfigMixin):
     [B, 18, 3]: x and y less `centre`, over `scale`, so that they are about of mean 0 and deviation 1, and
     seen as 1, hidden as -1. See `normalised`.
 
+    `empty` holds the states [L, C] of the prompt without words, which guidance leads away from; the stage
+    `layout` fills it in.
+
     Args:
-        text_dim: width of the prompt's states, those that the UNet gets.
+        text_dim: C, width of the prompt's states, those that the UNet gets.
+        text_length: L, tokens of a prompt.
         width: of the tokens, a multiple of `heads`.
         layers: of the transformer.
         heads: of each attention.
@@ -41,11 +46,13 @@ class LayoutNet(ModelMixin, ConfigMixin):
     """
 
     config: Any  # made by ConfigMixin from the arguments
+    empty: Tensor
 
     @register_to_config
     def __init__(
         self,
         text_dim: int,
+        text_length: int,
         width: int = 64,
         layers: int = 3,
         heads: int = 4,
@@ -55,6 +62,7 @@ class LayoutNet(ModelMixin, ConfigMixin):
         super().__init__()
         if width % heads:
             raise ValueError(f"width={width} is no multiple of heads={heads}.")
+        self.register_buffer("empty", torch.zeros(text_length, text_dim))
         self.joints = nn.Parameter(0.02 * torch.randn(len(JOINTS), width))
         self.enter = nn.Linear(3, width)
         self.wave = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
@@ -102,18 +110,26 @@ class LayoutNet(ModelMixin, ConfigMixin):
         return torch.cat([places, (keypoints[..., 2:] >= 1) * 2.0 - 1], -1)
 
     @torch.no_grad()
-    def sample(self, context: Tensor, noise: Tensor, steps: int = STEPS) -> Tensor:
+    def sample(
+        self, context: Tensor, noise: Tensor, steps: int = STEPS, guidance: float = GUIDANCE
+    ) -> Tensor:
         """Key-points [B, 18, 3] float32: x and y as shares of the picture, confidence 1 seen or 0 hidden.
 
         A hidden joint has a place too; of a hidden joint of the face it means nothing (it was not learnt).
 
         context: the prompts' states [B, L, C]; noise: [B, 18, 3] of a standard normal distribution, which
-        decides which of the fitting poses it is; steps: of Euler's method, 1 or more.
+        decides which of the fitting poses it is; steps: of Euler's method, 1 or more; guidance: 1 for none,
+        more for poses that are more typical of the words.
         """
         moved = noise.float()
+        silence = self.empty.expand(len(moved), -1, -1)
         for step in range(steps):
             time = moved.new_full((len(moved),), 1 - step / steps)
-            moved = moved - self(moved, time, context) / steps
+            velocity = self(moved, time, context)
+            if guidance != 1:
+                free = self(moved, time, silence)
+                velocity = free + guidance * (velocity - free)
+            moved = moved - velocity / steps
         places = moved[..., :2] * self.config.scale + self._centre(moved)
         return torch.cat([places, (moved[..., 2:] > 0).float()], -1)
 

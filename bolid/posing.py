@@ -44,7 +44,7 @@ class PosingMixin:
             )
         rows = inputs.row_count(prompt, None)
         own = inputs.generators(generator, rows, 1)
-        poses = self._sampled(self._states_of(prompt, {}), own, range(rows))
+        poses = self._sampled(self._states_of(prompt, {}, range(rows)), own, range(rows))
         return poses if isinstance(prompt, list) else poses[0]
 
     def _rows_to_pose(self, request: Request, start: Start) -> list[int]:
@@ -64,7 +64,8 @@ class PosingMixin:
         if not rows:
             return request, per_row, kwargs
         chosen = [row * per_row + index for row in rows for index in range(per_row)]
-        states = self._states_of(kwargs["prompt"], kwargs)[rows].repeat_interleave(per_row, dim=0)
+        states = self._states_of(kwargs["prompt"], kwargs, rows)
+        states = [each for each in states for _ in range(per_row)]
         poses = self._sampled(states, kwargs["generator"], chosen)
         frame = whole_frame(self.picture_size, *request.size)
         for index, pose in enumerate(poses):
@@ -79,26 +80,36 @@ class PosingMixin:
             request = request.repeated(people, per_row)
         return request.with_chosen(dict(zip(chosen, poses, strict=True))), 1, kwargs
 
-    def _states_of(self, prompt: str | list[str], kwargs: dict[str, Any]) -> Tensor:
-        """The states [rows, L, C] that the UNet gets of prompts, or of the call's `prompt_embeds`."""
-        if kwargs.get("prompt_embeds") is not None:
-            return kwargs["prompt_embeds"]
-        wanted = {"prompt_2", "clip_skip"} & inspect.signature(self.encode_prompt).parameters.keys()
-        further = {name: kwargs[name] for name in wanted if name in kwargs}
-        return self.encode_prompt(
-            prompt=prompt, device=self._execution_device, num_images_per_prompt=1,
-            do_classifier_free_guidance=False, **further,
-        )[0]  # fmt: skip
+    def _states_of(self, prompt: Any, kwargs: dict[str, Any], rows: Sequence[int]) -> list[Tensor]:
+        """The states [1, L, C] that the UNet gets of some rows' prompts, or of the call's `prompt_embeds`.
 
-    def _sampled(self, states: Tensor, generator: Any, pictures: Sequence[int]) -> list[Pose]:
-        """Poses of the model's own frame, one a row of states [N, L, C].
+        Each prompt is encoded alone: beside others it would differ in the last digit, and so might a pixel of
+        its pose.
+        """
+        embeds = kwargs.get("prompt_embeds")
+        if embeds is not None:
+            return [embeds[row : row + 1] for row in rows]
+        names = {"prompt", "prompt_2", "clip_skip"} & inspect.signature(self.encode_prompt).parameters.keys()
+        given = {name: value for name, value in {**kwargs, "prompt": prompt}.items() if name in names}
+        states = []
+        for row in rows:
+            own = {name: each[row] if isinstance(each, list) else each for name, each in given.items()}
+            common = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+            states.append(self.encode_prompt(**own, **common, device=self._execution_device)[0])
+        return states
 
-        generator: as of `bolid.inputs.generators`; pictures: [N], which of a list's generators are theirs.
+    def _sampled(self, states: list[Tensor], generator: Any, pictures: Sequence[int]) -> list[Pose]:
+        """Poses of the model's own frame, one for each of states [1, L, C].
+
+        generator: as of `bolid.inputs.generators`; pictures: which of a list's generators are theirs.
         """
         if isinstance(generator, list):
             generator = [generator[index] for index in pictures]
         device = self.layout.device
         noise = randn_tensor((len(pictures), len(JOINTS), 3), generator=generator, device=device)
-        points = known(self.layout.sample(states.to(device), noise).cpu().numpy())
-        points[points[..., 2] <= 0] = 0  # a place that was not learnt
-        return [Pose(each) for each in points]
+        poses = []
+        for own, start in zip(states, noise.split(1), strict=True):
+            points = known(self.layout.sample(own.to(device), start).cpu().numpy())[0]
+            points[points[:, 2] <= 0] = 0  # a place that was not learnt
+            poses.append(Pose(points))
+        return poses

@@ -30,7 +30,7 @@ def noise(count: int = 2) -> torch.Tensor:
 
 def small() -> LayoutNet:
     torch.manual_seed(0)
-    return LayoutNet(TEXT, width=16, layers=2, heads=2).eval()
+    return LayoutNet(TEXT, 5, width=16, layers=2, heads=2).eval()
 
 
 def test_a_sample_is_key_points_that_the_noise_alone_decides():
@@ -52,6 +52,15 @@ def test_rows_do_not_touch_each_other():
     torch.testing.assert_close(net.sample(words()[:1], noise()[:1])[0], points[0])
 
 
+def test_guidance_leads_away_from_what_no_words_give():
+    net = small()
+    plain, led = (net.sample(words(), noise(), guidance=share)[..., :2] for share in (1.0, 2.0))
+    net.empty.copy_(words()[0])
+    alone = net.sample(words()[:1], noise()[:1], guidance=2.0)
+    torch.testing.assert_close(alone[..., :2], plain[:1])
+    assert not torch.allclose(led, plain)
+
+
 def test_half_precision_samples_nearly_the_same():
     points, halved = small().sample(words(), noise()), small().half().sample(words(), noise())
     assert halved.dtype == torch.float32
@@ -70,12 +79,12 @@ def test_normalised_key_points_are_about_of_deviation_one():
 
 
 def test_it_is_small():
-    assert sum(each.numel() for each in LayoutNet(192).parameters()) <= 220_000
+    assert sum(each.numel() for each in LayoutNet(192, 64).parameters()) <= 220_000
 
 
 def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match="no multiple of heads=3"):
-        LayoutNet(TEXT, width=16, heads=3)
+        LayoutNet(TEXT, 5, width=16, heads=3)
     with pytest.raises(ValueError, match="made for another text encoder"):
         small().sample(torch.zeros(1, 5, TEXT + 1), noise(1))
 

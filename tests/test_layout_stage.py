@@ -78,7 +78,7 @@ def test_unknown_places_are_not_learnt_and_those_of_hidden_limbs_are():
 def test_rows_without_words_get_the_empty_prompt():
     objective, batch = two_poses(4)
     silent = LayoutObjective(
-        LayoutOptions(width=32, layers=2, heads=2, empty_share=1.0), objective.empty, bank_of(batch)
+        LayoutOptions(width=32, layers=2, heads=2, empty_share=1.0), objective.net.empty, bank_of(batch)
     )
     silent.load_state_dict(objective.state_dict())
     losses = silent(batch, step_draws(0, 0, 4))
@@ -128,6 +128,8 @@ def test_the_stage_completes_the_pipeline(tmp_path: Path):
     objective.complete(tmp_path / "export")
     opened = BoLIDPipeline.from_pretrained(tmp_path / "export")
     assert opened.detail is not None
+    silence = opened.encode_prompt("", "cpu", 1, False)[0][0]
+    torch.testing.assert_close(opened.layout.empty, silence, rtol=0, atol=2e-3)
     torch.testing.assert_close(opened.layout.joints, objective.net.joints, rtol=0, atol=2e-3)
     assert opened.call_defaults() == (2, 2.0)
     assert open_base(tmp_path / "export").unet is not None

@@ -206,7 +206,7 @@ def make_detail() -> DetailNet:
 def make_layout(pipe: Any) -> LayoutNet:
     """A LayoutNet for the words of a pipeline; its poses are as random as its weights."""
     torch.manual_seed(0)
-    return LayoutNet(pipe.unet.config.cross_attention_dim, width=16, layers=1, heads=2).eval()
+    return LayoutNet(pipe.unet.config.cross_attention_dim, 16, width=16, layers=1, heads=2).eval()
 
 
 def make_tokenizer() -> CLIPTokenizer:

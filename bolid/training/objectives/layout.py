@@ -49,14 +49,13 @@ class LayoutObjective(nn.Module):
             which samples are judged.
     """
 
-    empty: Tensor
-
     def __init__(self, options: LayoutOptions, empty: Tensor, known_poses: Mapping[str, np.ndarray]) -> None:
         super().__init__()
         self.options = options
-        self.net = LayoutNet(empty.shape[-1], options.width, options.layers, options.heads)
+        length, width = empty.shape
+        self.net = LayoutNet(width, length, options.width, options.layers, options.heads)
+        self.net.empty.copy_(empty)
         self.models: dict[str, Any] = {"layout": self.net}
-        self.register_buffer("empty", empty, persistent=False)
         self._poses = torch.from_numpy(known(known_poses["keypoints"]))
         self._kinds = {name: torch.from_numpy(known_poses[name]) for name in KINDS}
 
@@ -65,7 +64,7 @@ class LayoutObjective(nn.Module):
         told = draws.integers("caption", len(CAPTIONS)).to(batch["words"].device)
         context = batch["words"][torch.arange(len(told), device=told.device), told]
         silent = draws.uniform("empty") < self.options.empty_share
-        context = torch.where(silent[:, None, None], self.empty, context)
+        context = torch.where(silent[:, None, None], self.net.empty, context)
         squares = self.squares(batch, context, draws.uniform("time"), draws.normal("noise", 18, 3))
         places = draws.mean(squares[..., :2], placed(batch)[..., None])
         seen = draws.mean(squares[..., 2])
