@@ -39,7 +39,7 @@ class PosingMixin:
         if self.layout is None:
             raise ValueError(
                 "this pipeline has no layout, which finds poses for prompts; name a pose "
-                "(bolid.POSE_NAMES), or open a pipeline that has one: the stage layout of train/run.py "
+                "(bolid.pose.POSE_NAMES), or open a pipeline that has one: the stage layout of train/run.py "
                 "exports it"
             )
         rows = inputs.row_count(prompt, None)

@@ -146,6 +146,8 @@ def test_the_model_s_own_steps_follow_the_pose_and_a_user_s_do_not() -> None:
     skipped = [gradio.skip(), gradio.skip()]
     assert handlers.own_numbers(None, 7, 1.5) == skipped
     assert handlers.own_numbers(posed, 4, 1.5) == skipped
+    pipe.register_modules(layout=make_layout(pipe))  # a free pose is one too
+    assert handlers.studio.own(posed=False) == handlers.studio.own(posed=True)
 
 
 def test_views(person: Reference) -> None:
@@ -204,7 +206,7 @@ def test_closing_ends_at_the_next_step(studio: Studio, person: Reference) -> Non
 LEAVING = """
 import threading
 from test_app import SITTING, settings
-from tiny_pipelines import make_mini, make_reference
+from tiny_pipelines import make_layout, make_mini, make_reference
 from bolid.space.studio import Job, Studio
 
 studio = Studio(make_mini(), "tiny")  # kept, as the page keeps it: a daemon thread must not free its tensors
