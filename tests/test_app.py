@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from tiny_pipelines import HEIGHT, WIDTH, make_mini, make_reference
+from tiny_pipelines import HEIGHT, WIDTH, make_layout, make_mini, make_reference
 
 from bolid.estimator import Estimate
 from bolid.pose import POSE_NAMES, Pose
@@ -206,7 +206,7 @@ def test_closing_ends_at_the_next_step(studio: Studio, person: Reference) -> Non
 LEAVING = """
 import threading
 from test_app import SITTING, settings
-from tiny_pipelines import make_layout, make_mini, make_reference
+from tiny_pipelines import make_mini, make_reference
 from bolid.space.studio import Job, Studio
 
 studio = Studio(make_mini(), "tiny")  # kept, as the page keeps it: a daemon thread must not free its tensors
