@@ -45,7 +45,9 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
         help="picture(s) of one person, or an identity saved as .safetensors")  # fmt: skip
     add("--prompt", required=True, help="what the picture shows")
     add("--output", required=True, metavar="OUT.png", help="where to write (PNG, JPEG or WebP)")
-    add("--pose", metavar="NAME|P.png", help="a pose's name, a picture of a person, or a skeleton map")
+    add("--pose", metavar="NAME|P.png",
+        help="a pose's name, a picture of a person, or a skeleton map (default: one that fits the prompt, "
+        "where the model has a layout)")  # fmt: skip
     add("--image-prompt", metavar="S.png", help="picture whose scene or style is taken")
     add("--image-prompt-strength", type=float, default=0.5, metavar="X", help="default 0.5")
     add("--id-strength", type=_strength, default=0.8, metavar="X|PART=X,...",
@@ -55,7 +57,11 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
         help="0 to 1: fine marks from the reference, after decoding (default 1.0)")  # fmt: skip
     add("--appearance-strength", type=float, default=1.0, metavar="X",
         help="0 to 1: the reference's pixels laid on the pose; 0: tokens alone (default 1.0)")  # fmt: skip
-    add("--no-retarget", action="store_true", help="keep the proportions of a named or pictured pose")
+    add(
+        "--no-retarget",
+        action="store_true",
+        help="keep the proportions of a named, pictured or found pose",
+    )
     add("--negative-prompt", metavar="TEXT", help="what the picture must not show")
     add("--steps", type=int, metavar="N", help="denoising steps (default: the model's)")
     add("--guidance", type=float, metavar="X", help="guidance scale (default: the model's)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -238,11 +239,23 @@ class ConditioningMixin:
         return inputs.read_pose(source, height, width, find)
 
     @torch.no_grad()
-    def encode_words(self, prompts: list[str]) -> Tensor:
-        """Prompt embeddings [B, L, C], as the UNet's cross-attentions get them."""
-        return self.encode_prompt(
-            prompts, device=self._execution_device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )[0]
+    def text_states(self, prompt: Any, kwargs: dict[str, Any], rows: Sequence[int]) -> list[Tensor]:
+        """The states [1, L, C] that the UNet gets of some rows' prompts, or of the call's `prompt_embeds`.
+
+        Each prompt is encoded alone: beside others it would differ in the last digit, and so might a pixel of
+        its pose.
+        """
+        embeds = kwargs.get("prompt_embeds")
+        if embeds is not None:
+            return [embeds[row : row + 1] for row in rows]
+        names = {"prompt", "prompt_2", "clip_skip"} & inspect.signature(self.encode_prompt).parameters.keys()
+        given = {name: value for name, value in {**kwargs, "prompt": prompt}.items() if name in names}
+        states = []
+        for row in rows:
+            own = {name: each[row] if isinstance(each, list) else each for name, each in given.items()}
+            common = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+            states.append(self.encode_prompt(**own, **common, device=self._execution_device)[0])
+        return states
 
     def prepare(self, plan: Plan) -> AdapterInputs | None:
         """Everything the adapter needs for a call; None if nothing of BoLID takes part in it."""

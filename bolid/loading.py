@@ -17,10 +17,11 @@ from bolid.detail import DetailNet
 from bolid.estimator import PersonEstimator
 from bolid.estimators.photo import PhotoEstimator  # also makes it known to diffusers' loader
 from bolid.hub import MODULES
+from bolid.layout import LayoutNet
 
 ADAPTERS = {"BoLIDAdapter": "bolid.adapter", "BodyAdapter": "bolid.baselines.body"}  # class -> its module
 # What `save_bolid_adapter` writes: the components that are not the base's.
-ADAPTER_FOLDERS = ("adapter", "image_encoder", "feature_extractor", "estimator", "detail", "face")
+ADAPTER_FOLDERS = ("adapter", "image_encoder", "feature_extractor", "estimator", "detail", "layout", "face")
 
 
 class LoadingMixin:
@@ -89,7 +90,7 @@ class LoadingMixin:
                 f"{str(folder)!r} holds no adapter/config.json; give a folder of save_bolid_adapter"
             )
         kwargs.setdefault("dtype", self.unet.dtype)
-        loaded: dict[str, Any] = {"detail": None}  # another adapter's knows other pictures
+        loaded: dict[str, Any] = {"detail": None, "layout": None}  # other ones know other pictures and words
         for name in ADAPTER_FOLDERS:
             place = folder / name
             if name == "feature_extractor" and place.is_dir():
@@ -115,7 +116,9 @@ class LoadingMixin:
         """Back to the plain base: stock processors, and none of the parts that came with the adapter."""
         if self.adapter is not None:
             self.adapter.detach(self.unet)
-        self.register_modules(adapter=None, image_encoder=None, estimator=None, detail=None, face=None)
+        self.register_modules(
+            adapter=None, image_encoder=None, estimator=None, detail=None, layout=None, face=None
+        )
 
 
 def _adapter_folder(source: str | os.PathLike[str]) -> Path:
@@ -219,6 +222,8 @@ def _class_of(folder: Path) -> Any:
         return importlib.import_module(MODULES["bolid_face"]).FaceAdapter
     if folder.name == "detail":
         return DetailNet
+    if folder.name == "layout":
+        return LayoutNet
     if folder.name == "adapter":
         return adapter_class(folder)
     config: Any = PersonEstimator.load_config(folder)

@@ -30,28 +30,31 @@ from bolid.conditioning import ConditioningMixin, Plan
 from bolid.detail import DetailNet
 from bolid.estimator import PersonEstimator
 from bolid.hub import HubMixin
+from bolid.layout import LayoutNet
 from bolid.loading import LoadingMixin, require_fit
 from bolid.pictures import PictureSource
 from bolid.pose import skeleton_map
+from bolid.posing import PosingMixin
 from bolid.refine import RefineMixin
 from bolid.request import Asked, Request, make_request
 from bolid.variants import Start, read_start
 
-OWN = ("adapter", "estimator", "detail", "face", "controlnet")  # components beside the stock ones
-PIECEWISE = ("adapter", "estimator", "detail", "face")  # called piece by piece, or after the stock call: no
-# hook of offloading would see it
+OWN = ("adapter", "estimator", "detail", "layout", "face", "controlnet")  # components beside the stock ones
+PIECEWISE = ("adapter", "estimator", "detail", "layout", "face")  # called piece by piece, or not in the stock
+# call: no hook of offloading would see it
 
 
-class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMixin):
+class BoLIDMixin(ConditioningMixin, PosingMixin, RefineMixin, CareMixin, HubMixin, LoadingMixin):
     """What BoLID adds to a stock pipeline. Comes before it in the bases.
 
     Components beside the stock ones: `adapter` (BoLIDAdapter), `image_encoder` (a CLIP vision model),
-    `estimator` (PersonEstimator), `detail` (DetailNet), `face` (FaceAdapter) and `controlnet` (any
-    ControlNet of skeleton maps). Without them the pipeline is the stock one.
+    `estimator` (PersonEstimator), `detail` (DetailNet), `layout` (LayoutNet), `face` (FaceAdapter) and
+    `controlnet` (any ControlNet of skeleton maps). Without them the pipeline is the stock one.
     """
 
     scheduler: Any
     detail: Any
+    layout: Any
     image_processor: Any
     watermark: Any
     safety_checker: Any
@@ -102,17 +105,19 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
             draws from text alone. Such a list with one text is several people in one picture, with a pose
             each.
         pose: a name of `bolid.pose.POSE_NAMES`, a picture of a person, a skeleton map, key-points [18, 2|3]
-            with x, y in [0, 1], a `Pose`, or None: then no body condition runs and the identity comes by
-            tokens alone. For several people a list: names and pictures are set side by side, key-points and
+            with x, y in [0, 1], a `Pose`, or None: then the pipeline's `layout` finds one for the prompt,
+            another for each picture (see `pose_from_prompt`); without a layout, and where there is no person
+            to draw or a picture to start from, no body condition runs and the identity comes by tokens
+            alone. For several people a list: names and pictures are set side by side, key-points and
             skeleton maps are taken where they are. With a `controlnet` it gets the skeleton too.
         image_prompt: a picture whose scene or style is taken, with its strength, 0 or more.
         id_strength: 0 or more, for all parts or {part: strength} of head, upper, lower, feet (parts left
             out: 0.8). A part at 0 has no influence; all at 0 (without pose and image prompt) is exactly the
             stock pipeline.
-        pose_strength: 0 or more; 0 is as pose=None.
+        pose_strength: 0 or more; 0: no body condition, tokens alone, and no pose is looked for.
         retarget: give the pose the reference's proportions: how wide shoulders and hips are. None: where the
-            pose is a name or a picture, for it is somebody else's then; key-points and skeleton maps are
-            taken as they are.
+            pose is a name, a picture or found for the prompt, for it is somebody else's then; key-points and
+            skeleton maps are taken as they are.
         num_inference_steps, guidance_scale: None takes the model's own defaults, see `call_defaults`.
         height, width: pixels, multiples of 8; None takes the size of `image`, or else the model's own (for
             several people as wide as they need).
@@ -148,9 +153,11 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
             kwargs["callback_on_step_end"] = callback_on_step_end
         texts = inputs.text_rows(negative_prompt, request.rows, isinstance(prompt, list))
         kwargs |= {"prompt": inputs.text_rows(prompt, request.rows), "negative_prompt": texts}
-        kwargs |= self._steps(num_inference_steps, guidance_scale, request.has_pose)
+        posed = request.has_pose or bool(self._rows_to_pose(request, start))
+        kwargs |= self._steps(num_inference_steps, guidance_scale, posed)
         kwargs["generator"] = inputs.generators(generator, request.rows, per_row)
         detailed = inputs.share(detail_strength, "detail_strength")
+        request, per_row, kwargs = self._with_poses(request, start, per_row, kwargs)
         return self._run(request, start, per_row, detailed, output_type=output_type, **kwargs)
 
     def _steps(self, steps: int | None, guidance: float | None, posed: bool) -> dict[str, Any]:
@@ -219,8 +226,7 @@ class BoLIDMixin(ConditioningMixin, RefineMixin, CareMixin, HubMixin, LoadingMix
         """
         seen, device = [plan.maps, plan.skeletons], self.detail.device
         if self.detail.config.cross_attention_dim is not None:
-            words = kwargs.get("prompt_embeds")
-            seen.append(self.encode_words(kwargs["prompt"]) if words is None else words)
+            seen.append(torch.cat(self.text_states(kwargs["prompt"], kwargs, range(plan.request.rows))))
         rows = (each.to(device).repeat_interleave(per_row, dim=0) for each in seen)
         return self.detail(pictures.to(device), *rows).clamp(-1, 1).to(pictures)
 
@@ -307,6 +313,7 @@ class BoLIDPipeline(BoLIDMixin, StableDiffusionPipeline):
         adapter: BoLIDAdapter | None = None,
         estimator: PersonEstimator | None = None,
         detail: DetailNet | None = None,
+        layout: LayoutNet | None = None,
         face: ModelMixin | None = None,
         controlnet: ModelMixin | None = None,
         requires_safety_checker: bool = False,
@@ -328,8 +335,9 @@ class BoLIDPipeline(BoLIDMixin, StableDiffusionPipeline):
         }
         super().__init__(**stock)
         self.register_modules(
-            adapter=adapter, estimator=estimator, detail=detail, face=face, controlnet=controlnet
-        )
+            adapter=adapter, estimator=estimator, detail=detail, layout=layout, face=face,
+            controlnet=controlnet,
+        )  # fmt: skip
         self.register_to_config(
             default_steps=default_steps,
             default_guidance_scale=default_guidance_scale,

@@ -13,6 +13,7 @@ from transformers import CLIPImageProcessor, PreTrainedModel, PreTrainedTokenize
 from bolid.adapter import BoLIDAdapter
 from bolid.detail import DetailNet
 from bolid.estimator import PersonEstimator
+from bolid.layout import LayoutNet
 from bolid.pipeline import OWN, PIECEWISE, BoLIDMixin
 
 
@@ -45,6 +46,7 @@ class BoLIDXLPipeline(BoLIDMixin, StableDiffusionXLPipeline):
         adapter: BoLIDAdapter | None = None,
         estimator: PersonEstimator | None = None,
         detail: DetailNet | None = None,
+        layout: LayoutNet | None = None,
         face: ModelMixin | None = None,
         controlnet: ModelMixin | None = None,
         force_zeros_for_empty_prompt: bool = True,
@@ -69,8 +71,9 @@ class BoLIDXLPipeline(BoLIDMixin, StableDiffusionXLPipeline):
         }
         super().__init__(**stock)
         self.register_modules(
-            adapter=adapter, estimator=estimator, detail=detail, face=face, controlnet=controlnet
-        )
+            adapter=adapter, estimator=estimator, detail=detail, layout=layout, face=face,
+            controlnet=controlnet,
+        )  # fmt: skip
         self.register_to_config(
             default_steps=default_steps,
             default_guidance_scale=default_guidance_scale,

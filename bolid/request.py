@@ -10,6 +10,7 @@ import torch
 
 import bolid.inputs as inputs
 from bolid.identity import Identity
+from bolid.pose import Pose
 from bolid.regions import group_width
 
 
@@ -20,7 +21,8 @@ class Request:
     people: per person the list of sources (one person serves all rows), None without reference; poses,
     pictures: per row a source or None; strength: float32 [rows, 4] per part; height, width: pixels.
     group: several people in the one picture of one prompt: rows is 1, and people, poses and strength have a
-    row per person instead.
+    row per person instead. chosen: rows whose pose was found for the prompt: they get the reference's
+    proportions as named poses do.
     """
 
     rows: int
@@ -35,6 +37,7 @@ class Request:
     width: int
     group: bool = False
     appearance_strength: float = 1.0
+    chosen: frozenset[int] = frozenset()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -43,7 +46,9 @@ class Request:
 
     def retargets(self, row: int) -> bool:
         """Whether a row's pose gets the reference's proportions."""
-        return not inputs.is_placed(self.poses[row]) if self.retarget is None else self.retarget
+        if self.retarget is not None:
+            return self.retarget
+        return row in self.chosen or not inputs.is_placed(self.poses[row])
 
     @property
     def has_identity(self) -> bool:
@@ -56,6 +61,31 @@ class Request:
     @property
     def has_pose(self) -> bool:
         return self.pose_strength > 0 and any(pose is not None for pose in self.poses)
+
+    @property
+    def unposed(self) -> list[int]:
+        """Rows that show a person and have no pose, where poses count; none of a group."""
+        if self.group or self.people is None or self.pose_strength == 0:
+            return []
+        shown = self.strength.max(axis=1) > 0
+        return [row for row in range(self.rows) if shown[row] and self.poses[row] is None]
+
+    def repeated(self, people: list[list[Any]], per_row: int) -> Request:
+        """Every row `per_row` times; `people` in place of its own."""
+
+        def times(values: list[Any]) -> list[Any]:
+            return [value for value in values for _ in range(per_row)]
+
+        return replace(
+            self, rows=self.rows * per_row, people=people if len(people) == 1 else times(people),
+            poses=times(self.poses), pictures=times(self.pictures),
+            strength=np.repeat(self.strength, per_row, axis=0),
+        )  # fmt: skip
+
+    def with_chosen(self, poses: dict[int, Pose]) -> Request:
+        """With poses found for the prompts of some rows."""
+        placed = [poses.get(row, pose) for row, pose in enumerate(self.poses)]
+        return replace(self, poses=placed, chosen=frozenset(poses))
 
     def of_person(self, index: int) -> Request:
         """One person of a group, alone and without the image prompt, which belongs to the whole picture."""

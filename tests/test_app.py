@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from tiny_pipelines import HEIGHT, WIDTH, make_mini, make_reference
+from tiny_pipelines import HEIGHT, WIDTH, make_layout, make_mini, make_reference
 
 from bolid.estimator import Estimate
 from bolid.pose import POSE_NAMES, Pose
@@ -146,6 +146,8 @@ def test_the_model_s_own_steps_follow_the_pose_and_a_user_s_do_not() -> None:
     skipped = [gradio.skip(), gradio.skip()]
     assert handlers.own_numbers(None, 7, 1.5) == skipped
     assert handlers.own_numbers(posed, 4, 1.5) == skipped
+    pipe.register_modules(layout=make_layout(pipe))  # a free pose is one too
+    assert handlers.studio.own(posed=False) == handlers.studio.own(posed=True)
 
 
 def test_views(person: Reference) -> None:

@@ -151,7 +151,7 @@ def test_details_come_by_their_strength(pipe):
 
 
 def test_the_prompt_is_read_whether_it_comes_as_text_or_embeddings(pipe):
-    embeds = pipe.encode_words(["a", "b"])
+    embeds = torch.cat(pipe.text_states(["a", "b"], {}, range(2)))
     assert not torch.equal(embeds[0], embeds[1])
     both = call(pipe, prompt=["a", "b"], reference=[make_reference()], num_images_per_prompt=2)
     np.testing.assert_allclose(both[2:3], call(pipe, prompt="b"), atol=2e-3)

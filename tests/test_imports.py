@@ -13,11 +13,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bolid"
 # The house's order: a module imports from its own level or from those before it.
 LEVELS = (
-    {"pictures", "pose", "appearance", "attention", "body", "detail", "reference", "avatars"}
+    {"pictures", "pose", "appearance", "attention", "body", "detail", "layout", "reference", "avatars"}
     | {"autoencoder", "estimator", "estimators", "regions"},
     {"encoder", "adapter", "identity", "losses", "lightning"},
-    {"inputs", "request", "variants", "conditioning", "care", "refine", "hub", "loading"}
-    | {"pipeline", "pipeline_xl"},
+    {"inputs", "request", "variants", "conditioning", "posing", "care", "refine", "hub"}
+    | {"loading", "pipeline", "pipeline_xl"},
     {"baselines", "assemble", "export"},
     {"training", "metrics", "intervals", "evaluators", "attribute_evaluator", "head_evaluator"}
     | {"evaluation", "preparation", "clothes"},

@@ -23,7 +23,9 @@ from bolid.request import Asked, make_request
 
 MAKERS: dict[str, Any] = {"sd15": make_sd15, "xl": make_xl}
 FAMILIES = pytest.mark.parametrize("family", list(MAKERS))
-OPTIONAL = ("estimator", "feature_extractor", "image_encoder", "adapter", "face", "controlnet")
+OPTIONAL = (
+    "estimator", "feature_extractor", "image_encoder", "adapter", "detail", "layout", "face", "controlnet",
+)  # fmt: skip
 
 
 def same(pipe: Any, person: Reference, **options: Any) -> torch.Tensor:

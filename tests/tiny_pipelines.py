@@ -21,6 +21,7 @@ from bolid.adapter import BoLIDAdapter
 from bolid.autoencoder import AvatarAutoencoder
 from bolid.detail import DetailNet
 from bolid.estimator import PersonEstimator
+from bolid.layout import LayoutNet
 from bolid.pipeline import BoLIDPipeline
 from bolid.pipeline_xl import BoLIDXLPipeline
 from bolid.pose import LIMBS, Pose
@@ -202,6 +203,12 @@ def make_detail(words: int | None = None) -> DetailNet:
     for read in (stage.read for stage in net.down if stage.read is not None):
         torch.nn.init.normal_(read.to_out[0].weight)
     return net.eval()
+
+
+def make_layout(pipe: Any) -> LayoutNet:
+    """A LayoutNet for the words of a pipeline; its poses are as random as its weights."""
+    torch.manual_seed(0)
+    return LayoutNet(pipe.unet.config.cross_attention_dim, 16, width=16, layers=1, heads=2).eval()
 
 
 def make_tokenizer() -> CLIPTokenizer:

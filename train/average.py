@@ -23,7 +23,7 @@ from torch import Tensor
 from bolid.training.state import differing
 
 TRAINED = ("unet", "adapter")  # sub-folders whose weights are averaged; all others have to be the same,
-LATER = "detail"  # but this one, which is trained on what a finished pipeline draws: the first folder's stays
+LATER = ("detail", "layout")  # but these, which are trained for a finished pipeline: the first folder's stay
 
 
 def mean(folders: Sequence[Path], shares: Sequence[float], name: Path) -> dict[str, Tensor]:
@@ -69,7 +69,7 @@ def average(folders: Sequence[Path], output: Path, weights: Sequence[float] | No
         if not (folder / "model_index.json").is_file():
             raise ValueError(f"{folder} holds no pipeline: give exports of train/run.py (runs/NAME/export).")
     names = [file.relative_to(folders[0]) for file in sorted(folders[0].rglob("*.safetensors"))]
-    names = [name for name in names if name.parts[0] != LATER]
+    names = [name for name in names if name.parts[0] not in LATER]
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(folders[0], partial)

@@ -29,7 +29,8 @@ def add_endpoints(handlers: Handlers, drawings: Drawings) -> None:
         pose_picture = picture_input("picture of the pose")
         image_prompt = picture_input("picture of a scene or style")
         more = gr.Gallery([], label="further pictures of the same person", type="filepath")
-        pose = gr.Textbox("", label=f"a pose's name, or empty for a free pose: {', '.join(POSE_NAMES)}")
+        free = "one that fits the prompt" if handlers.studio.finds_poses else "a free pose"
+        pose = gr.Textbox("", label=f"a pose's name, or empty for {free}: {', '.join(POSE_NAMES)}")
         keypoints = keypoints_input("18 rows of x, y or x, y, confidence, in [0, 1]; wins over pose")
         prompt = gr.Textbox("", label="what the picture shows")
         negative = gr.Textbox("", label="what it must not show")
@@ -66,7 +67,7 @@ def make_generate(handlers: Handlers, drawings: Drawings) -> Any:
         Args:
             reference: picture of the person, best the whole body
             prompt: what the picture shows; may be empty
-            pose: a pose's name, for example "sitting"; empty for a free pose
+            pose: a pose's name, for example "sitting"; empty for one that fits the prompt, or a free one
             negative_prompt: what the picture must not show; needs guidance above 1
             pose_picture: picture of a person in the wanted pose, or a skeleton map; wins over pose
             keypoints: 18 OpenPose joints as rows of x, y[, confidence] in [0, 1]; wins over pose_picture

@@ -76,7 +76,8 @@ class PoseSection:
                 shelf.examples("poses", self.picture, "Example pose pictures")
         with gr.Row():
             self.own = gr.Button("The reference's own pose", size="sm", min_width=120)
-            self.free = gr.Button("Free pose (no skeleton)", size="sm", min_width=120)
+            free = "from the prompt" if handlers.studio.finds_poses else "no skeleton"
+            self.free = gr.Button(f"Free pose ({free})", size="sm", min_width=120)
         height, width = handlers.studio.size
         with gr.Row(elem_id="pose-row"):
             self.editor = pose_editor(

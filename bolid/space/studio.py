@@ -82,8 +82,14 @@ class Studio:
         self.defaults = self.own(posed=True)
 
     def own(self, posed: bool) -> dict[str, float]:
-        """The model's own steps and guidance, with or without a pose."""
-        return dict(zip(("steps", "guidance"), self.pipe.call_defaults(posed), strict=True))
+        """The model's own steps and guidance, with or without a pose that the user gives."""
+        own = self.pipe.call_defaults(posed or self.finds_poses)
+        return dict(zip(("steps", "guidance"), own, strict=True))
+
+    @property
+    def finds_poses(self) -> bool:
+        """Whether a free pose is one that fits the prompt."""
+        return self.pipe.layout is not None
 
     def find(self, paths: Sequence[str]) -> list[Reference]:
         """The person in every picture. Raises ValueError as `find_person`."""

@@ -92,13 +92,14 @@ def draw(pipe: Any, cells: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
         **call, embeds=None, image_prompt=None, image_strength=0.0, pose_strength=1.0, retarget=None
     )
     plan = pipe.plan(make_request(asked, size, pipe.vae_scale_factor))
+    words = pipe.text_states(call["prompt"], {}, range(count))
     maps, skeletons = (each.permute(0, 2, 3, 1).numpy() for each in (plan.maps, plan.skeletons))
     return {
         "drawn": np.round(pictures * 255).astype(np.uint8),
         "rgb": np.round((maps[..., :3] + 1) * 127.5).astype(np.uint8),
         "coverage": np.round(maps[..., 3:] * 255).astype(np.uint8),
         "skeleton": np.round(skeletons * 255).astype(np.uint8),
-        "words": pipe.encode_words(call["prompt"]).float().cpu().numpy().astype(np.float16),
+        "words": torch.cat(words).float().cpu().numpy().astype(np.float16),
         **{name: cells[name] for name in ("image", "masks", "keypoints")},
     }
 

@@ -177,6 +177,23 @@ def _detail(config: TrainConfig) -> Built:
     return objective, train, DrawnRows(sources["validation"], options.pipeline, key, config.data)
 
 
+def _layout(config: TrainConfig) -> Built:
+    """Prompts are read once by the pipeline's text encoder; poses are judged by the training rows' own."""
+    from bolid.training.bases import open_base
+    from bolid.training.objectives.layout import COLUMNS, LayoutObjective, LayoutOptions, layout_rows
+
+    _require_avatars(config)
+    options: Any = build(LayoutOptions, config.objective, "objective")
+    base = open_base(options.pipeline)
+    rows = []
+    for split, size in split_sizes(config).items():
+        source = AvatarRows(config.data, split, size)
+        rows.append(Rows(layout_rows(source.columns(COLUMNS), base), f"{source.fingerprint}-{len(source)}"))
+    torch.manual_seed(config.seed)
+    objective = LayoutObjective(options, base.empty_text(1).states[0], rows[0].columns)
+    return objective, rows[0], rows[1]
+
+
 STAGES: dict[str, Callable[[TrainConfig], Built]] = {
     "autoencoder": _autoencoder,
     "estimator": _estimator,
@@ -189,6 +206,7 @@ STAGES: dict[str, Callable[[TrainConfig], Built]] = {
     "distill": _diffusion,
     "critic": _diffusion,
     "detail": _detail,
+    "layout": _layout,
 }
 
 

@@ -10,6 +10,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from bolid.detail import DetailNet
+from bolid.layout import LayoutNet
 from bolid.loading import adapter_class
 from bolid.training.bases import FrozenBase, open_base
 
@@ -19,6 +20,7 @@ DEFAULTS = (  # of a pipeline's call, kept in model_index.json
     "default_steps_unposed",
     "default_guidance_scale_unposed",
 )
+LATER: dict[str, Any] = {"detail": DetailNet, "layout": LayoutNet}  # trained for a finished pipeline
 
 
 def complete_pipeline(
@@ -61,11 +63,15 @@ def complete_pipeline(
 
 
 def pipeline_with(folder: Path, source: str) -> None:
-    """Fill up an export that holds `detail` to the float16 pipeline of `source` with it."""
+    """Fill up an export that holds one of `LATER` to the float16 pipeline of `source` with it."""
     from bolid.pipeline import BoLIDPipeline
 
-    detail = DetailNet.from_pretrained(folder / "detail", torch_dtype=torch.float16)
-    BoLIDPipeline.from_pretrained(source, dtype=torch.float16, detail=detail).save_pretrained(folder)
+    parts = {
+        name: kind.from_pretrained(folder / name, torch_dtype=torch.float16)
+        for name, kind in LATER.items()
+        if (folder / name).is_dir()
+    }
+    BoLIDPipeline.from_pretrained(source, dtype=torch.float16, **parts).save_pretrained(folder)
 
 
 def pipeline_defaults(source: str | Path) -> dict[str, Any]:
