@@ -79,6 +79,26 @@ class DetailNet(ModelMixin, ConfigMixin):
         """What the sides of a picture must be multiples of, px."""
         return max(CELL, 2 ** len(self.config.channels))
 
+    @torch.no_grad()
+    def start_as(self, smaller: DetailNet) -> None:
+        """Draw what a DetailNet of fewer channels or blocks, or one without words, draws: with its weights,
+        and zeros where new channels would reach its own (Net2Net, arXiv 1511.05641). Training goes on there.
+
+        Raises ValueError where it has a layer that this one has not, or a wider one.
+        """
+        own = self.state_dict()
+        for name, value in smaller.state_dict().items():
+            if name not in own or any(a > b for a, b in zip(value.shape, own[name].shape, strict=True)):
+                raise ValueError(
+                    f"its layer {name} of {tuple(value.shape)} has no place here: channels="
+                    f"{tuple(self.config.channels)}, blocks={tuple(self.config.blocks)}"
+                )
+            rows = own[name][: len(value)]
+            if value.ndim > 1:
+                rows.zero_()
+                rows = rows[:, : value.shape[1]]
+            rows.copy_(value)
+
     def forward(
         self, picture: Tensor, appearance: Tensor, skeleton: Tensor, words: Tensor | None = None
     ) -> Tensor:

@@ -102,6 +102,27 @@ def test_words_decide():
         DetailNet((8, 10), (1, 1), 16)
 
 
+def test_a_larger_net_starts_as_a_smaller_one_and_all_of_it_learns():
+    torch.manual_seed(1)
+    small = make_detail()
+    for parameter in small.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    large, words = DetailNet((12, 16), (2, 2), 16), torch.randn(1, 5, 16)
+    large.start_as(small)
+    given = torch.rand(1, 3, 64, 48), a_map(), torch.rand(1, 3, 64, 48)
+    torch.testing.assert_close(large(*given, words), small(*given), rtol=1e-4, atol=1e-5)
+    optimiser = torch.optim.Adam(large.parameters(), 1e-2)
+    before = {name: value.clone() for name, value in large.state_dict().items()}
+    for _ in range(4):  # what reaches others by zeros learns after these
+        optimiser.zero_grad()
+        large(*given, words).square().mean().backward()
+        optimiser.step()
+    same = [name for name, value in large.state_dict().items() if torch.equal(value, before[name])]
+    assert same == []
+    with pytest.raises(ValueError, match="has no place here"):
+        small.start_as(large)
+
+
 @pytest.mark.parametrize(
     ("picture", "appearance"), [((64, 48), (32, 24)), ((62, 48), (62, 48)), ((64, 46), (64, 46))]
 )

@@ -110,6 +110,16 @@ def test_the_objective_learns_to_take_the_map(tmp_path):
     assert objective.picture(batch).shape == (4 * HEIGHT, 4 * WIDTH, 3)
 
 
+def test_it_starts_as_the_smaller_one_of_a_folder(tmp_path):
+    small = make_detail()
+    small.save_pretrained(tmp_path / "detail")
+    larger = {"channels": (8, 16), "blocks": (1, 2)}
+    objective = DetailObjective(DetailOptions(**larger, start_as=str(tmp_path)), WORDS)
+    torch.testing.assert_close(objective.net.enter.weight[:8], small.enter.weight)
+    with pytest.raises(ValueError, match="holds no detail/"):
+        DetailObjective(DetailOptions(start_as=str(tmp_path / "none")), WORDS)
+
+
 def test_the_stage_draws_its_rows_once_and_completes_the_pipeline(tmp_path):
     make_mini().save_pretrained(tmp_path / "pipe")
     data = small_data(tmp_path / "cache", redressed_size=3)

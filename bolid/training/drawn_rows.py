@@ -105,7 +105,9 @@ def draw(pipe: Any, cells: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
 
 
 def pipeline_fingerprint(source: str) -> str:
-    """A hash of all that a pipeline's folder draws with, but for `detail`; a Hub id's name."""
+    """A hash of all that a pipeline's folder draws with where a pose is given, but for `detail`; a Hub id's
+    name.
+    """
     from bolid.evaluation.provenance import files_hash
     from bolid.training.objectives.export import pipeline_defaults
 
@@ -113,7 +115,7 @@ def pipeline_fingerprint(source: str) -> str:
     if not root.is_dir():
         return source
     files = [path for path in sorted(root.glob("*/*")) if path.suffix in (".safetensors", ".json", ".txt")]
-    own = files_hash(root, [path for path in files if path.parent.name != "detail"])
+    own = files_hash(root, [path for path in files if path.parent.name not in ("detail", "layout")])
     return hashlib.sha256(f"{own} {pipeline_defaults(source)}".encode()).hexdigest()[:12]
 
 

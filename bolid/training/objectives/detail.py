@@ -36,6 +36,7 @@ class DetailOptions:
     channels: tuple[int, ...] = (48, 96, 128)  # see DetailNet
     blocks: tuple[int, ...] = (2, 2, 2)
     words: bool = True  # whether it reads the prompt
+    start_as: str | None = None  # folder of a pipeline whose smaller DetailNet it starts as
     weights: DetailWeights = field(default_factory=DetailWeights)
     loss_networks: str | None = None  # a folder of them: see loss_networks.py
     seen_rows: int = 6  # of the global batch: which loss networks and critic look at
@@ -53,13 +54,19 @@ class DetailObjective(nn.Module):
         words_dim: width of the rows' `words`.
 
     Raises:
-        ValueError: a loss has a weight and its network is missing, or a critic is named and has no weight.
+        ValueError: a loss has a weight and its network is missing, a critic is named and has no weight, or
+            the DetailNet to start as is missing or no smaller one.
     """
 
     def __init__(self, options: DetailOptions, words_dim: int) -> None:
         super().__init__()
         self.options = options
         self.net = DetailNet(options.channels, options.blocks, words_dim if options.words else None)
+        if options.start_as is not None:
+            place = Path(options.start_as) / "detail"
+            if not (place / "config.json").is_file():
+                raise ValueError(f"objective.start_as={options.start_as!r} holds no detail/: an export does.")
+            self.net.start_as(DetailNet.from_pretrained(place, torch_dtype=torch.float32))
         self.models: dict[str, Any] = {"detail": self.net}
         wanted: dict[str, Kind] = {
             name: kind for name, kind in PERCEIVERS.items() if getattr(options.weights, name)
