@@ -87,10 +87,10 @@ class LayoutObjective(nn.Module):
         """
         context, points = batch["words"][:, 1], batch["keypoints"]
         times = (torch.arange(len(points), device=points.device) + 0.5) / len(points)
-        squares = self.squares(batch, context, times, torch.randn_like(points))
+        squares = self.squares(batch, context, times, _noise(points, 0))
         weight = placed(batch)[..., None].expand_as(squares[..., :2])
         figures = {"flow": float((weight * squares[..., :2]).sum() / weight.sum())}
-        drawn = self.net.sample(context, torch.randn_like(points))
+        drawn = self.net.sample(context, _noise(points, 1))
         for name, poses in (("", drawn), ("_truth", points)):
             nearest = self.nearest(poses)
             for kind, values in self._kinds.items():
@@ -119,7 +119,7 @@ class LayoutObjective(nn.Module):
         """A grid of skeleton maps, uint8 [H, W, 3]; a column a row of the batch: two samples from its caption
         without identity | truth."""
         context, points = batch["words"][:, 1], batch["keypoints"]
-        samples = [self.net.sample(context, torch.randn_like(points)) for _ in range(2)]
+        samples = [self.net.sample(context, _noise(points, seed)) for seed in (1, 2)]
         shown = [known(poses.cpu().numpy()) for poses in (*samples, points)]
         return np.concatenate([np.concatenate(list(skeleton_map(each, MAP_HEIGHT, MAP_WIDTH)), 1)
                                for each in shown])  # fmt: skip
@@ -129,6 +129,11 @@ class LayoutObjective(nn.Module):
         from bolid.training.objectives.export import pipeline_with
 
         pipeline_with(folder, self.options.pipeline)
+
+
+def _noise(like: Tensor, seed: int) -> Tensor:
+    """Noise of the shape of held-out key-points, the same at every evaluation."""
+    return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)).to(like)
 
 
 def placed(batch: dict[str, Tensor]) -> Tensor:
