@@ -146,7 +146,7 @@ class _Stage(nn.Module):
         self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
         self.read = None
         if words is not None:
-            self.read = Attention(
+            read: Any = Attention(
                 channels,
                 words,
                 heads=heads,
@@ -154,7 +154,8 @@ class _Stage(nn.Module):
                 norm_num_groups=heads,
                 residual_connection=True,
             )
-            _zero(self.read.to_out[0])
+            _zero(read.to_out[0])
+            self.read = read
 
     def forward(self, hidden: Tensor, words: Tensor | None) -> Tensor:
         """hidden: [B, C, h, w]; words: [B, L, D], looked at by a stage that reads."""
