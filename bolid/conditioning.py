@@ -250,11 +250,14 @@ class ConditioningMixin:
             return [embeds[row : row + 1] for row in rows]
         names = {"prompt", "prompt_2", "clip_skip"} & inspect.signature(self.encode_prompt).parameters.keys()
         given = {name: value for name, value in {**kwargs, "prompt": prompt}.items() if name in names}
-        states = []
+        common = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+        states, coded = [], {}
         for row in rows:
             own = {name: each[row] if isinstance(each, list) else each for name, each in given.items()}
-            common = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
-            states.append(self.encode_prompt(**own, **common, device=self._execution_device)[0])
+            key = tuple(own.values())
+            if key not in coded:  # rows of one prompt are the rule
+                coded[key] = self.encode_prompt(**own, **common, device=self._execution_device)[0]
+            states.append(coded[key])
         return states
 
     def prepare(self, plan: Plan) -> AdapterInputs | None:

@@ -207,11 +207,11 @@ class BoLIDMixin(ConditioningMixin, PosingMixin, RefineMixin, CareMixin, HubMixi
                 f"height and width are {request.height} and {request.width}; this model's details need "
                 f"multiples of {fold}, or detail_strength=0"
             )
-        as_dict = kwargs.pop("return_dict", True)
+        as_dict, seen = kwargs.pop("return_dict", True), self._seen_by_detail(plan, kwargs)
         drawn = self._draw(plan, start, per_row, **(kwargs | {"output_type": "pt"}))
         pictures = 2 * drawn.images - 1
         change = detailed * start.open_to_change(request, per_row).to(pictures)
-        finished = pictures + change * (self._with_details(pictures, plan, per_row, kwargs) - pictures)
+        finished = pictures + change * (self._with_details(pictures, seen, per_row) - pictures)
         if not self.is_xl:
             finished = self._checked(finished, pictures, drawn)
         elif self.watermark is not None:
@@ -219,14 +219,20 @@ class BoLIDMixin(ConditioningMixin, PosingMixin, RefineMixin, CareMixin, HubMixi
         drawn["images"] = self.image_processor.postprocess(finished, output_type=wanted)
         return drawn if as_dict else tuple(getattr(drawn, each.name) for each in fields(drawn))
 
-    def _with_details(self, pictures: Tensor, plan: Plan, per_row: int, kwargs: dict[str, Any]) -> Tensor:
-        """Pictures [rows * per_row, 3, H, W] in [-1, 1] as DetailNet corrects them, in [-1, 1].
+    def _seen_by_detail(self, plan: Plan, kwargs: dict[str, Any]) -> list[Tensor]:
+        """What DetailNet sees beside the pictures, [rows, ...] each. Made before the stock call, whose end
+        takes text encoders off the device again where they are offloaded.
 
         kwargs: of the stock call, which has the prompts or their embeddings.
         """
-        seen, device = [plan.maps, plan.skeletons], self.detail.device
+        seen = [plan.maps, plan.skeletons]
         if self.detail.config.cross_attention_dim is not None:
             seen.append(torch.cat(self.text_states(kwargs["prompt"], kwargs, range(plan.request.rows))))
+        return seen
+
+    def _with_details(self, pictures: Tensor, seen: list[Tensor], per_row: int) -> Tensor:
+        """Pictures [rows * per_row, 3, H, W] in [-1, 1] as DetailNet corrects them, in [-1, 1]."""
+        device = self.detail.device
         rows = (each.to(device).repeat_interleave(per_row, dim=0) for each in seen)
         return self.detail(pictures.to(device), *rows).clamp(-1, 1).to(pictures)
 

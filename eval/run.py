@@ -57,7 +57,7 @@ SUITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("truth", "blurred", "recoloured", "swapped", "reposed", "reconstruction", "appearance_map"),
         (),
     ),
-    "mini-tokens": (("truth", "generated", "without_pose", "other_reference"), ()),
+    "mini-tokens": (("truth", "generated", "without_pose", "tokens_alone", "other_reference"), ()),
     "mini-image-prompt": (
         ("truth", "no_scene_word", "image_prompt", "image_prompt_full", "other_reference"),
         (),
