@@ -143,7 +143,8 @@ def card_figures(results: dict[str, Any]) -> str:
         f"{machine['cores']} CPU cores; "
         f"`{results['command']}`. RGB: mean distance (0 to 442) inside the truth's part. The other "
         "figures are read by the mini evaluators. The pose asked for is the truth's exact key-points, the "
-        "person comes from the reference's pixels. Intervals, and figures by pose and view: "
+        "person comes from the reference's pixels; with pose=None the picture has another pose than the "
+        "truth, and PCK and RGB say little. Intervals, and figures by pose and view: "
         "[eval/report/](eval/report/results.md)."
     )
     return "\n".join([*lines, "", note])
