@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,82 +13,18 @@ from torch.nn import functional
 
 import bolid.inputs as inputs
 from bolid.adapter import AdapterInputs
-from bolid.appearance import appearance_map
 from bolid.attention import Conditions
 from bolid.autoencoder import AvatarAutoencoder, encode_latents
 from bolid.body import pack_appearance
 from bolid.encoder import WHOLE, Look
 from bolid.identity import Identity
 from bolid.pictures import PictureSource, load_picture
-from bolid.pose import retarget, skeleton_map
+from bolid.plan import Plan, fitted, pixels_of, shown_references
 from bolid.reference import Reference, find_person
-from bolid.regions import head_regions, in_column, person_regions
+from bolid.regions import head_regions, in_column
 from bolid.request import Request
 
-TOGETHER = 2**20  # pixels of appearance maps drawn at once; a map takes about 100 bytes for each
 LARGEST_PROMPT = 1024  # pixels a side; the vision encoder sees a few hundred at most
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A request with its people encoded and its poses in place: what all conditions are made of.
-
-    people: a row each, None without identity; poses: a row each, [18, 3] in the frame of the picture to be
-    made and with the reference's proportions, or None.
-    """
-
-    request: Request
-    people: list[Identity] | None
-    poses: list[np.ndarray | None]
-
-    @cached_property
-    def persons(self) -> list[Plan]:
-        """One plan for each person of a group."""
-        return [
-            Plan(
-                self.request.of_person(index),
-                None if self.people is None else self.people[index : index + 1],
-                self.poses[index : index + 1],
-            )
-            for index in range(len(self.poses))
-        ]
-
-    def regions(self, height: int, width: int) -> Tensor:
-        """Where each person of a group acts, `person_regions` [P, 1, height, width]."""
-        return person_regions(np.stack([pose for pose in self.poses if pose is not None]), height, width)
-
-    @cached_property
-    def maps(self) -> Tensor:
-        """Faded appearance maps, float32 [rows, 4, H, W] on the CPU; zeros for a row without pose or person.
-
-        Those of a group lie in its one row, each where its person acts.
-        """
-        request = self.request
-        if request.group:
-            regions = self.regions(*request.size)  # no pixel lies in two
-            own = torch.cat([person.maps for person in self.persons])
-            return (own * (regions > 0)).sum(0, keepdim=True)
-        shown: dict[int, tuple[list[Reference], np.ndarray, np.ndarray]] = {}
-        for row, pose in enumerate(self.poses):
-            references = [] if pose is None else shown_references(request, self.people, row)
-            strength = request.strength[row] * request.appearance_strength
-            if references and pose is not None and strength.any():
-                shown[row] = references, pose, strength
-        maps = torch.zeros(len(self.poses), 4, *request.size)
-        if shown:
-            maps[list(shown)] = best_maps(list(shown.values()))
-        return maps
-
-    @cached_property
-    def skeletons(self) -> Tensor:
-        """Skeleton maps, float32 [rows, 3, H, W] in [0, 1] on the CPU; black for a row without pose. Those of
-        a group lie in its one row.
-        """
-        if self.request.group:
-            return torch.cat([person.skeletons for person in self.persons]).amax(0, keepdim=True)
-        nobody = np.zeros((18, 3), np.float32)
-        poses = np.stack([nobody if pose is None else pose for pose in self.poses])
-        return torch.from_numpy(skeleton_map(poses, *self.request.size)).permute(0, 3, 1, 2) / 255
 
 
 class ConditioningMixin:
@@ -176,7 +110,7 @@ class ConditioningMixin:
     def _tokens_of(self, found: Reference, whole: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens [N, C], present bool [N] and part ids [N] of a person at the model's picture size."""
         adapter, size = self.adapter, self.image_encoder.config.image_size
-        image, labels = _pixels([found.image]), torch.from_numpy(found.parts.copy())[None]
+        image, labels = pixels_of([found.image]), torch.from_numpy(found.parts.copy())[None]
         folded = whole and not adapter.sees_whole  # the stock reading of an adapter that knows parts
         look = Look(whole=True, class_token=True) if folded else adapter.look
         crops, present = look.crops(image, labels, size)
@@ -299,7 +233,7 @@ class ConditioningMixin:
             if picture is not None:
                 image = load_picture(picture, "image prompt")
                 image.thumbnail((LARGEST_PROMPT, LARGEST_PROMPT))  # else a photograph is a gigabyte of floats
-                whole = _pixels([np.asarray(image)])
+                whole = pixels_of([np.asarray(image)])
                 # squeezed to the encoder's square, as in training: nothing is cut off
                 pixels[row] = functional.interpolate(whole, (size, size), mode="bilinear", antialias=True)[0]
         tokens = self.adapter.encode_image(self._states(self.adapter.look.prompt, pixels))
@@ -379,44 +313,3 @@ class ConditioningMixin:
         if guided:
             made = Conditions.guidance(half(torch.zeros_like(strength)), made)
         return made.to(self._execution_device, self.unet.dtype)
-
-
-def shown_references(request: Request, people: list[Identity] | None, row: int) -> list[Reference]:
-    """A row's reference pictures at the size to be made; none where its strength is 0."""
-    if people is None or request.strength[row].max() <= 0:
-        return []
-    return [each.resized(*request.size) for each in people[row].references]
-
-
-def fitted(pose: np.ndarray, references: Sequence[Reference], strength: np.ndarray) -> np.ndarray:
-    """The pose [18, 3] with the proportions of the reference that shows most joints."""
-    best = max(references, key=lambda reference: float(reference.keypoints[:, 2].sum()))
-    height, width = best.image.shape[:2]
-    return retarget(pose, inputs.proportions_of(best.keypoints, strength), width / height)
-
-
-def best_maps(rows: Sequence[tuple[Sequence[Reference], np.ndarray, np.ndarray]]) -> Tensor:
-    """For each row the appearance map of the reference that covers most of the target, weighted by strength.
-
-    rows: references, pose [18, 3] in the frame of their size, and strength [4], above 1 counts as 1; all
-    references of one size.
-    Returns float32 [N, 4, H, W].
-    """
-    at_once = max(1, TOGETHER // rows[0][0][0].parts.size)
-    if len(rows) > at_once:
-        return torch.cat([best_maps(rows[at : at + at_once]) for at in range(0, len(rows), at_once)])
-    counts = [len(references) for references, _, _ in rows]
-    drawn = [each.without(strength <= 0) for references, _, strength in rows for each in references]
-    maps = appearance_map(
-        _pixels([reference.image for reference in drawn]),
-        torch.from_numpy(np.stack([reference.parts for reference in drawn])),
-        torch.from_numpy(np.stack([reference.keypoints for reference in drawn])),
-        torch.from_numpy(np.repeat([pose for _, pose, _ in rows], counts, axis=0)),
-        torch.from_numpy(np.repeat([strength for _, _, strength in rows], counts, axis=0)).clamp(max=1),
-    )
-    return torch.stack([own[int(own[:, 3].sum(dim=(1, 2)).argmax())] for own in maps.split(counts)])
-
-
-def _pixels(images: Sequence[np.ndarray]) -> Tensor:
-    """uint8 pictures [H, W, 3] -> float32 [B, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1

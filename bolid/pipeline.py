@@ -26,13 +26,14 @@ import bolid.inputs as inputs
 import bolid.variants as variants
 from bolid.adapter import BoLIDAdapter
 from bolid.care import CareMixin
-from bolid.conditioning import ConditioningMixin, Plan
+from bolid.conditioning import ConditioningMixin
 from bolid.detail import DetailNet
 from bolid.estimator import PersonEstimator
 from bolid.hub import HubMixin
 from bolid.layout import LayoutNet
 from bolid.loading import LoadingMixin, require_fit
 from bolid.pictures import PictureSource
+from bolid.plan import Plan
 from bolid.pose import skeleton_map
 from bolid.posing import PosingMixin
 from bolid.refine import RefineMixin

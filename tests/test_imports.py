@@ -16,7 +16,7 @@ LEVELS = (
     {"pictures", "pose", "appearance", "attention", "body", "detail", "layout", "reference", "avatars"}
     | {"autoencoder", "estimator", "estimators", "regions"},
     {"encoder", "adapter", "identity", "losses", "lightning"},
-    {"inputs", "request", "variants", "conditioning", "posing", "care", "refine", "hub"}
+    {"inputs", "request", "variants", "plan", "conditioning", "posing", "care", "refine", "hub"}
     | {"loading", "pipeline", "pipeline_xl"},
     {"baselines", "assemble", "export"},
     {"training", "metrics", "intervals", "evaluators", "attribute_evaluator", "head_evaluator"}

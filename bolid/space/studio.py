@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 import bolid.inputs as inputs
-from bolid.conditioning import fitted
 from bolid.pictures import whole_frame
+from bolid.plan import fitted
 from bolid.pose import Pose, skeleton_map
 from bolid.reference import Reference, find_person
 from bolid.space.measures import Measured, Networks, measure

@@ -29,6 +29,7 @@ MADE_BY = (
     "estimator.py",
     "inputs.py",
     "pipeline.py",
+    "plan.py",
     "request.py",
     "training/drawn_rows.py",
 )
