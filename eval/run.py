@@ -28,16 +28,17 @@ import torch
 from bolid.evaluation.calls import DrawOptions, identities
 from bolid.evaluation.card import update_card
 from bolid.evaluation.cost import cost_gates
-from bolid.evaluation.drawing import DRAWERS, STRENGTHS, draw_row
+from bolid.evaluation.drawing import DRAWERS, STRENGTHS
 from bolid.evaluation.gates import gates, relative_to_truth
 from bolid.evaluation.guard import falls, read_reference, reference_of
 from bolid.evaluation.networks import Evaluators
 from bolid.evaluation.pairs import Pairs, held_out_pairs, pairs_fingerprint
-from bolid.evaluation.provenance import claim, load_evaluators, weights_hash
+from bolid.evaluation.provenance import claim, weights_hash
 from bolid.evaluation.report import card_figures, fill, grid, report, save_jpeg
 from bolid.evaluation.retrieval import OwnEncoders, retrieval_gate
-from bolid.evaluation.scores import score, summarise
+from bolid.evaluation.scores import summarise
 from bolid.evaluation.session import Options, compare
+from bolid.evaluation.suite import Sources, Suite, measure_rows
 from bolid.evaluation.tables import MARKERS, headline
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,7 +99,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="pair i is drawn from seed + i")
     parser.add_argument("--rows", nargs="+", choices=sorted(DRAWERS), help="instead of the suite's rows")
     parser.add_argument("--batch-size", type=int, default=16, help="pairs a pipeline call")
-    parser.add_argument("--processes", type=int, default=2, help="rendering processes")
+    parser.add_argument("--processes", type=int, default=2, help="that render, and on a CPU draw and score")
     parser.add_argument("--update", nargs="*", default=[], help="Markdown files whose figures are replaced")
     add_comparison(parser)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -180,15 +181,9 @@ def run_comparison(options: argparse.Namespace) -> int:
     return 1 if fallen else 0
 
 
-def load_pipeline(options: argparse.Namespace) -> Any:
-    """The pipeline of `--model`, quiet, on its device."""
-    from bolid import BoLIDPipeline
-
-    pipe = BoLIDPipeline.from_pretrained(options.model, dtype=getattr(torch, options.dtype)).to(
-        options.device
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+def sources(options: argparse.Namespace) -> Sources:
+    """Of a suite."""
+    return Sources(options.model, options.evaluators, options.device, options.dtype)
 
 
 def draw_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -231,52 +226,39 @@ def signature(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str
 
 
 def measure(
-    pipe: Any, pairs: Pairs, evaluators: Evaluators, options: argparse.Namespace
+    opened: tuple[Any, Evaluators], pairs: Pairs, options: argparse.Namespace
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Draw and score every row; returns the summary and the generated pictures (for the grid)."""
+    """Draw and score every row; returns the summary and pictures to show."""
+    pipe, evaluators = opened
+    drawing = DrawOptions(
+        options.steps, options.guidance, options.id_strength, options.seed, options.batch_size
+    )
+    _, reference = evaluators.read(pairs.reference)
+    suite = Suite(pairs, reference, drawing, Path(options.output) / "pictures")
     main_rows, sweeps = (options.rows, ()) if options.rows else SUITES[options.suite]
-    scores, seconds, shown = {}, {}, pairs.reference
-    for rows, chosen in ((main_rows, pairs), (sweeps, pairs.first(options.sweep_pairs))):
-        if not rows:
-            continue
-        _, reference = evaluators.read(chosen.reference)
-        for row in rows:
-            drawn, taken = draw(row, pipe, chosen, options)
-            scores[row] = score(drawn, chosen, evaluators, reference)
-            shown = drawn if row == "generated" else shown
-            if taken is not None:
-                seconds[row] = taken
-    found = gates(scores, pairs)
+    rows = [(row, len(pairs)) for row in main_rows] + [(row, options.sweep_pairs) for row in sweeps]
+    processes = options.processes if options.device == "cpu" else 1
+    found, began = {}, time.perf_counter()
+    for row, *measured in measure_rows(rows, suite, sources(options), opened, min(processes, len(rows))):
+        found[row] = measured
+        minutes = (time.perf_counter() - began) / 60
+        print(f"{row}: {len(found)} of {len(rows)} rows, {minutes:.1f} min", file=sys.stderr, flush=True)
+    scores = {row: found[row][0] for row, _ in rows}
+    told = gates(scores, pairs)
     if options.suite == "mini-quality" and not options.rows:
         encoders = OwnEncoders.find(pipe, options.model)
         if encoders is None:
             print(f"no {options.model}-projections: r@1 of its text-image encoder is not measured")
         else:
-            found.insert(0, retrieval_gate(encoders, *pairs.size, options.processes, pairs.avatars))
-        found += cost_gates(pipe, options.model, pairs)
+            told.insert(0, retrieval_gate(encoders, *pairs.size, options.processes, pairs.avatars))
+        told += cost_gates(pipe, options.model, pairs)
     summary = summarise(scores, pairs) | {
-        "gates": [gate.as_dict() for gate in found],
+        "gates": [gate.as_dict() for gate in told],
         "relative_to_truth": relative_to_truth(scores, pairs),
-        "seconds_per_picture": seconds,
+        "seconds_per_picture": {row: found[row][1] for row, _ in rows if found[row][1] is not None},
     }
-    return summary, shown
-
-
-def draw(row: str, pipe: Any, pairs: Pairs, options: argparse.Namespace) -> tuple[np.ndarray, float | None]:
-    """All pictures of a row, and the seconds of one (None where some were kept from before)."""
-    folder = Path(options.output) / "pictures" / row
-    fresh, began, pieces = not folder.exists(), time.perf_counter(), []
-    drawing = DrawOptions(
-        options.steps, options.guidance, options.id_strength, options.seed, options.batch_size
-    )
-    for start, pictures in draw_row(row, pipe, pairs, drawing, folder):
-        pieces.append(pictures)
-        done = start + len(pictures)
-        rate = done / (time.perf_counter() - began)
-        print(f"\r{row}: {done}/{len(pairs)}, {rate:.1f}/s   ", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    taken = (time.perf_counter() - began) / len(pairs)
-    return np.concatenate(pieces), taken if fresh else None
+    drawn = "generated" in main_rows
+    return summary, suite.pictures("generated", len(pairs), pipe) if drawn else pairs.reference
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -286,13 +268,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.guard or options.models:
             return run_comparison(options)
-        evaluators = load_evaluators(options.evaluators, options.device)
-        pipe = load_pipeline(options)
+        opened = sources(options).open()
+        pipe = opened[0]
         settings = draw_settings(options)
         claim(output, settings)
         height, width = pipe.picture_size
         pairs = held_out_pairs(options.pairs, height, width, options.processes, split=options.split)
-        summary, generated = measure(pipe, pairs, evaluators, options)
+        summary, generated = measure(opened, pairs, options)
         refused = sum(
             identity is None for identity in identities(pipe, pairs.reference[: options.batch_size])
         )

@@ -103,6 +103,24 @@ def test_a_suite_writes_its_results_and_goes_on_where_it_was(folders: tuple[Path
     assert json.loads((output / "results.json").read_text())["rows"] == results["rows"]
 
 
+def test_several_processes_measure_what_one_does(folders: tuple[Path, Path], tmp_path: Path):
+    run, rows = open_script("eval/run"), ("truth", "other_reference", "generated")
+    found = []
+    for count in ("1", "2"):
+        output = tmp_path / count
+        more = ("--rows", *rows, "--processes", count)
+        assert run.main(arguments(folders, output, *more)) == 0
+        found.append(json.loads((output / "results.json").read_text()))
+    one, two = found
+    assert list(one["rows"]) == list(two["rows"]) == list(rows)
+    assert set(two["seconds_per_picture"]) == set(rows)
+    for row in rows:
+        for name, figure in one["rows"][row]["all"].items():
+            assert two["rows"][row]["all"][name] == pytest.approx(figure, rel=1e-3, abs=1e-3, nan_ok=True)
+    drawn = [np.load(next((tmp_path / count / "pictures" / "generated").glob("*.npy"))) for count in "12"]
+    np.testing.assert_allclose(*(each.astype(int) for each in drawn), atol=1)
+
+
 def test_kept_pictures_of_other_settings_are_refused(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
