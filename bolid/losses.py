@@ -43,6 +43,7 @@ class LossWeights:
     picture: float = 0.0  # colours and edges of the decoded x0
     perceptual: float = 0.0  # the same picture's features in a network that knows appearances
     details: float = 0.0  # the same in a network that names attributes: upright crops at full resolution
+    answers: float = 0.0  # what that network names in the same picture
     draft: float = 0.0  # x0 as BodyNet's features alone tell it
     adversarial: float = 0.0  # few-step x0 against a critic that learns beside it
 
@@ -114,6 +115,21 @@ def perceptual_loss(picture: Sequence[Tensor], truth: Sequence[Tensor], weights:
         apart = (F.normalize(f.float(), dim=1) - F.normalize(g.float(), dim=1)).square()
         found.append((weight * apart.sum(1, keepdim=True)).mean((1, 2, 3)))
     return torch.stack(found).sum(0)
+
+
+def answer_loss(answers: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
+    """Mean over attributes of KL(truth's answer ‖ the picture's): [B].
+
+    Where the truth leaves no doubt this is the cross-entropy of its value; 0 where both leave the same doubt.
+
+    Args:
+        answers, truth: logits [B, values] of each attribute, of the same network.
+    """
+    found = [
+        F.kl_div(one.float().log_softmax(1), other.float().log_softmax(1), log_target=True, reduction="none")
+        for one, other in zip(answers, truth, strict=True)
+    ]
+    return torch.stack([each.sum(1) for each in found]).mean(0)
 
 
 def _norms(error: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from tiny_objective import SMALL, awaken, gradients, make_base, make_rows, save_loss_networks
 from torch.testing import assert_close
 
-from bolid.losses import LossWeights, perceptual_loss, picture_loss
+from bolid.losses import LossWeights, answer_loss, perceptual_loss, picture_loss
 from bolid.training.draws import step_draws
 from bolid.training.objectives.diffusion import DiffusionObjective
 
@@ -113,9 +114,20 @@ def test_perceptual_loss_by_hand() -> None:
     assert_close(perceptual_loss(2 * picture, 2 * truth, [weight, 3 * weight])[1], torch.tensor(2.0))
 
 
+def test_answer_loss_by_hand() -> None:
+    """KL of two of three values, and of an attribute that both leave open."""
+    truth = [torch.tensor([[50.0, 0.0, 0.0]] * 2), torch.zeros(2, 4)]
+    answers = [torch.tensor([[0.5, 0.25, 0.25], [1.0, 1e-30, 1e-30]]).log(), torch.full((2, 4), 3.0)]
+    assert_close(answer_loss(answers, truth), torch.tensor([math.log(2) / 2, 0.0]))
+
+
 @pytest.mark.parametrize(
     ("name", "maker"),
-    [("perceptual", "mini-appearance-evaluator"), ("details", "mini-attribute-evaluator")],
+    [
+        ("perceptual", "mini-appearance-evaluator"),
+        ("details", "mini-attribute-evaluator"),
+        ("answers", "mini-attribute-evaluator"),
+    ],
 )
 def test_a_loss_on_features_needs_its_network_and_reaches_the_unet(
     tmp_path: Path, name: str, maker: str

@@ -15,6 +15,7 @@ from bolid.adapter import AdapterInputs, BoLIDAdapter
 from bolid.baselines.body import BodyAdapter
 from bolid.losses import (
     LossWeights,
+    answer_loss,
     perceptual_loss,
     picture_loss,
     reconstruction_loss,
@@ -48,8 +49,12 @@ from bolid.training.objectives.lightning_losses import (
 from bolid.training.objectives.loss_networks import Kind, load_loss_networks
 from bolid.training.objectives.mini_unet import UNetOptions, mini_scheduler, mini_unet
 
-PERCEIVERS: dict[str, Kind] = {"perceptual": "appearance", "details": "attributes"}
-"""Losses on features of decoded pictures, and the network that each sees them by."""
+PERCEIVERS: dict[str, Kind] = {
+    "perceptual": "appearance",
+    "details": "attributes",
+    "answers": "attributes",
+}
+"""Losses on what a network sees in decoded pictures, and the network that each sees them by."""
 
 STEPS = 20
 """Of an exported pipeline's call, where rows are not trained for few-step sampling."""
@@ -231,7 +236,7 @@ class DiffusionObjective(LatentObjective):
             if weights.picture:
                 values["picture"] = picture_loss(picture, truth, weight)
             for name, network in self.perceivers.items():
-                values[name] = perceived(network, picture, truth, batch["keypoints"][chosen], weight)
+                values[name] = perceived(name, network, picture, truth, batch["keypoints"][chosen], weight)
         return {name: draws.mean_of_first(value.float(), count) for name, value in values.items()}
 
     @staticmethod
@@ -330,11 +335,17 @@ def open_adapter(options: DiffusionOptions, unet: Any, base: FrozenBase) -> BoLI
     return BoLIDAdapter.for_unet(unet, vision_dim=base.vision_dim, **shape)
 
 
-def perceived(network: Any, picture: Tensor, truth: Tensor, keypoints: Tensor, weight: Tensor) -> Tensor:
-    """`perceptual_loss` [k] of pictures [k, 3, H, W] against the truth; the network stays float32."""
+def perceived(
+    name: str, network: Any, picture: Tensor, truth: Tensor, keypoints: Tensor, weight: Tensor
+) -> Tensor:
+    """The loss [k] of `PERCEIVERS` of pictures [k, 3, H, W] against the truth; the network stays float32."""
     with torch.autocast(picture.device.type, enabled=False):
-        points = keypoints.float()
+        points, picture, truth = keypoints.float(), picture.float(), truth.float()
+        if name == "answers":
+            with torch.no_grad():
+                named = network.answers(truth, points)
+            return answer_loss(network.answers(picture, points), named)
         with torch.no_grad():
-            wanted, weights = network.maps(truth.float(), points, weight.float())
-        seen, _ = network.maps(picture.float(), points, weight.float())
+            wanted, weights = network.maps(truth, points, weight.float())
+        seen, _ = network.maps(picture, points, weight.float())
         return perceptual_loss(seen, wanted, weights)

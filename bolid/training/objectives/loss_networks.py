@@ -156,7 +156,7 @@ class AppearanceNetwork(nn.Module):
 
 
 class AttributeNetwork(nn.Module):
-    """Features of upright crops of the person in a picture whose key-points are known."""
+    """Features of upright crops of the person in a picture whose key-points are known, and what they name."""
 
     def __init__(self, network: AttributeEvaluator) -> None:
         super().__init__()
@@ -168,6 +168,11 @@ class AttributeNetwork(nn.Module):
             F.interpolate(pixels, self.network.size, mode="bilinear", antialias=True), target
         )
         return found, [torch.ones_like(each[:, :1]) for each in found]
+
+    def answers(self, pixels: Tensor, target: Tensor) -> list[Tensor]:
+        """Logits [B, values] of each attribute; pixels and target as above."""
+        fitted = F.interpolate(pixels, self.network.size, mode="bilinear", antialias=True)
+        return self.network.split(self.network(fitted, target))
 
 
 def person_crop(pixels: Tensor, target: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
