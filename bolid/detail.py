@@ -3,9 +3,9 @@
 A base draws on latents, and a small one loses what is some pixels large: the pattern of a shirt, the cut of
 hair, shoes, a face. The appearance map has them, at full resolution and nearly in place; of clothes that the
 reference does not wear the prompt tells. So after decoding this network sees picture, map and skeleton side
-by side, reads the prompt, and corrects the picture. (Inpainting autoencoders do alike: a decoder that is
-shown the pixels which are to stay, arXiv 2306.04632; refiners read the prompt again, as SDXL's does, arXiv
-2307.01952.)
+by side, reads the prompt, and corrects the picture; over what it makes a share of the map is laid.
+(Inpainting autoencoders do alike: a decoder that is shown the pixels which are to stay, arXiv 2306.04632;
+refiners read the prompt again, as SDXL's does, arXiv 2307.01952.)
 """
 
 from __future__ import annotations
@@ -32,17 +32,21 @@ class DetailNet(ModelMixin, ConfigMixin):
     """Picture, appearance map, skeleton and prompt -> the picture with its person's details.
 
     A small U-Net on pixels folded two by two. Its convolutions know no normalisation; below the first level
-    each stage but the last one reads the prompt by cross-attention. It starts as the identity, changes
-    nothing that is farther than about `REACH` from map and skeleton, and leaves a picture whose map is empty
-    as it is.
+    each stage but the last one reads the prompt by cross-attention. It starts as the identity, but for its
+    share of the map, changes nothing that is farther than about `REACH` from map and skeleton, and leaves a
+    picture whose map is empty as it is.
 
     Args:
         channels: at 1/2, 1/4, 1/8, ... of the picture's size.
         blocks: residual blocks of each level on the way down; as many on the way up.
         cross_attention_dim: width of the prompt's embeddings; None: it reads no prompt.
         heads: of each cross-attention.
+        share: of the map, in [0, 1], in what it makes where the map is at full strength. A share of .35 names
+            more of the person and errs less in colour on every part than none (docs/LOG.md, sixteenth
+            session).
 
-    Raises ValueError unless there are as many channels as blocks, and heads divide the channels that read.
+    Raises ValueError unless there are as many channels as blocks, heads divide the channels that read, and
+    the share is one.
     """
 
     config: Any  # made by ConfigMixin from the arguments
@@ -54,8 +58,11 @@ class DetailNet(ModelMixin, ConfigMixin):
         blocks: tuple[int, ...] = (2, 2, 2),
         cross_attention_dim: int | None = None,
         heads: int = 4,
+        share: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= share <= 1:
+            raise ValueError(f"share={share}: of the map, from 0 to 1.")
         if len(channels) != len(blocks) or not channels:
             raise ValueError(f"channels={tuple(channels)} and blocks={tuple(blocks)}: one of each a level.")
         if cross_attention_dim is not None and any(width % heads for width in channels[1:]):
@@ -135,6 +142,9 @@ class DetailNet(ModelMixin, ConfigMixin):
             hidden = levels[level] + F.pixel_shuffle(self.widen[level](hidden), 2)
             hidden = self.up[level](hidden, words)
         change = F.pixel_shuffle(self.leave(hidden), 2)
+        if self.config.share:
+            colours, strength = appearance[:, :3], appearance[:, 3:]  # colours are times the strength
+            change = change + self.config.share * (colours - strength * (picture + change))
         return picture + (change * changeable(appearance, skeleton)).to(picture.dtype)
 
 

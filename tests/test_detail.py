@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_pipelines import MAKERS, make_detail, make_mini, make_reference
 from transformers import CLIPImageProcessor
 
-from bolid.detail import CELL, REACH, DetailNet, changeable, near
+from bolid.detail import CELL, REACH, WHOLE, DetailNet, changeable, near
 from bolid.hub import write_hub_layout
 from bolid.pipeline import BoLIDPipeline
 from bolid.request import Asked, make_request
@@ -38,10 +38,21 @@ def test_a_new_net_changes_nothing():
     torch.testing.assert_close(reads(picture, appearance, skeleton, words), picture, rtol=0, atol=0)
 
 
+def test_a_share_of_the_map_lies_over_the_picture():
+    picture, appearance = torch.rand(1, 3, 64, 48), a_map()
+    appearance[:, :3] = -appearance[:, 3:]  # black, times the strength
+    made = DetailNet(share=0.4)(picture, appearance, black(appearance))
+    inside, expected = (..., slice(24, 32), slice(16, 24)), picture.clone()
+    expected[inside] += 0.4 * 0.5 * (-1 - picture[inside])
+    torch.testing.assert_close(made, expected)
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        DetailNet(share=1.5)
+
+
 def test_only_the_map_and_what_is_near_it_change():
     height, width = 192, 128
     picture, appearance = torch.rand(1, 3, height, width), torch.zeros(1, 4, height, width)
-    appearance[:, :, 80:88, 60:68] = 0.5
+    appearance[:, :, 80:88, 60:68] = WHOLE
     change = (make_detail()(picture, appearance, black(appearance)) - picture).abs().sum(1)[0]
     assert change[80:88, 60:68].min() > 0
     reach = round(REACH * height)
@@ -64,8 +75,9 @@ def test_how_far_it_reaches_does_not_depend_on_where_the_map_begins():
 def test_a_fading_map_fades_the_change():
     strong, weak = torch.ones(1, 1, 64, 48), torch.full((1, 1, 64, 48), 0.05)
     assert near(strong).min() == 1
-    assert 0 < near(weak).max() < 0.25
-    torch.testing.assert_close(near(0.5 * strong), near(strong))
+    torch.testing.assert_close(near(weak), near(strong) * 0.05 / WHOLE)
+    torch.testing.assert_close(near(WHOLE / 2 * strong), near(strong) / 2)
+    torch.testing.assert_close(near(WHOLE * strong), near(strong))
 
 
 def test_an_empty_map_leaves_its_picture():
@@ -104,13 +116,15 @@ def test_words_decide():
 
 def test_a_larger_net_starts_as_a_smaller_one_and_all_of_it_learns():
     torch.manual_seed(1)
-    small = make_detail()
+    small = DetailNet((8, 8), (1, 1), heads=2)
     for parameter in small.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    large, words = DetailNet((12, 16), (2, 2), 16), torch.randn(1, 5, 16)
+    large, words = DetailNet((12, 16), (2, 2), 16, share=0.3), torch.randn(1, 5, 16)
     large.start_as(small)
     given = torch.rand(1, 3, 64, 48), a_map(), torch.rand(1, 3, 64, 48)
-    torch.testing.assert_close(large(*given, words), small(*given), rtol=1e-4, atol=1e-5)
+    less = small(*given)
+    over = 0.3 * (given[1][:, :3] - given[1][:, 3:] * less)
+    torch.testing.assert_close(large(*given, words), less + over, rtol=1e-4, atol=1e-5)
     optimiser = torch.optim.Adam(large.parameters(), 1e-2)
     before = {name: value.clone() for name, value in large.state_dict().items()}
     for _ in range(4):  # what reaches others by zeros learns after these

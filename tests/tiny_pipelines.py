@@ -198,7 +198,7 @@ def own_components(unet: UNet2DConditionModel, token_dim: int | None = None) -> 
 def make_detail(words: int | None = None) -> DetailNet:
     """A DetailNet that acts: nothing of it starts from zero. words: the width of the embeddings it reads."""
     torch.manual_seed(0)
-    net = DetailNet((8, 8), (1, 1), words, heads=2)
+    net = DetailNet((8, 8), (1, 1), words, heads=2, share=0.2)
     torch.nn.init.normal_(net.leave.weight, std=0.1)
     for read in (stage.read for stage in net.down if stage.read is not None):
         torch.nn.init.normal_(read.to_out[0].weight)

@@ -25,6 +25,8 @@ class DetailWeights:
     picture: float = 1.0  # colours and edges
     perceptual: float = 0.0  # features in a network that knows appearances
     details: float = 0.0  # the same in one that names attributes
+    answers: float = 0.0  # what that network names
+    told: float = 0.0  # the same, times the square of the person's share that no map shows
     adversarial: float = 0.0  # against a critic that learns beside it
 
 
@@ -36,6 +38,7 @@ class DetailOptions:
     channels: tuple[int, ...] = (48, 96, 128)  # see DetailNet
     blocks: tuple[int, ...] = (2, 2, 2)
     words: bool = True  # whether it reads the prompt
+    share: float = 0.35  # of the map in what it makes
     start_as: str | None = None  # folder of a pipeline whose smaller DetailNet it starts as
     weights: DetailWeights = field(default_factory=DetailWeights)
     loss_networks: str | None = None  # a folder of them: see loss_networks.py
@@ -61,7 +64,8 @@ class DetailObjective(nn.Module):
     def __init__(self, options: DetailOptions, words_dim: int) -> None:
         super().__init__()
         self.options = options
-        self.net = DetailNet(options.channels, options.blocks, words_dim if options.words else None)
+        words = words_dim if options.words else None
+        self.net = DetailNet(options.channels, options.blocks, words, share=options.share)
         if options.start_as is not None:
             place = Path(options.start_as) / "detail"
             if not (place / "config.json").is_file():
@@ -71,6 +75,8 @@ class DetailObjective(nn.Module):
         wanted: dict[str, Kind] = {
             name: kind for name, kind in PERCEIVERS.items() if getattr(options.weights, name)
         }
+        if options.weights.told:
+            wanted["answers"] = PERCEIVERS["answers"]
         networks = load_loss_networks(options.loss_networks, wanted.values())
         if options.critic is not None and not options.weights.adversarial:
             raise ValueError(
@@ -92,8 +98,10 @@ class DetailObjective(nn.Module):
         for name, network in self.seen_by.items():
             seen = picture.new_zeros(0)
             if len(rows):
-                seen = perceived(network, picture[rows], truth[rows], points[rows], weight[rows])
+                seen = perceived(name, network, picture[rows], truth[rows], points[rows], weight[rows])
             means[name] = draws.mean_of_first(seen, o.seen_rows)
+            if name == "answers":
+                means["told"] = draws.mean_of_first(seen * hidden_share(batch)[rows] ** 2, o.seen_rows)
         found = torch.stack([getattr(o.weights, name) * mean for name, mean in means.items()]).sum()
         if self.critic is not None:
             told = self.judged(self.critic, picture, batch, draws)
@@ -157,6 +165,13 @@ class DetailObjective(nn.Module):
         from bolid.training.objectives.export import pipeline_with
 
         pipeline_with(folder, self.options.pipeline)
+
+
+def hidden_share(batch: dict[str, Tensor]) -> Tensor:
+    """The share [B] of the person's pixels that the map does not show; 0 without a person."""
+    person = batch["masks"] > 0
+    hidden = person & (batch["coverage"][..., 0] == 0)
+    return hidden.sum((1, 2)) / person.sum((1, 2)).clamp_min(1)
 
 
 def appearance_of(batch: dict[str, Tensor]) -> Tensor:
