@@ -50,8 +50,8 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
         "where the model has a layout)")  # fmt: skip
     add("--image-prompt", metavar="S.png", help="picture whose scene or style is taken")
     add("--image-prompt-strength", type=float, default=0.5, metavar="X", help="default 0.5")
-    add("--id-strength", type=_strength, default=0.8, metavar="X|PART=X,...",
-        help="0 or more, or by part: head=1,upper=0,lower=0.5,feet=1 (default 0.8)")  # fmt: skip
+    add("--id-strength", type=_strength, default=1.0, metavar="X|PART=X,...",
+        help="0 or more, or by part: head=1,upper=0,lower=0.5,feet=1 (default 1.0)")  # fmt: skip
     add("--pose-strength", type=float, default=1.0, metavar="X", help="default 1.0")
     add("--detail-strength", type=float, default=1.0, metavar="X",
         help="0 to 1: fine marks from the reference, after decoding (default 1.0)")  # fmt: skip

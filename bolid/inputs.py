@@ -18,7 +18,7 @@ from bolid.pictures import PictureSource, load_picture, whole_frame
 from bolid.pose import PARTS, Pose, known, read_skeleton_map
 from bolid.reference import Reference
 
-ID_STRENGTH = 0.8  # of parts that a dict of strengths leaves out, and of a call that says nothing
+ID_STRENGTH = 1.0  # of parts that a dict of strengths leaves out, and of a call that says nothing
 PIXEL_LIKE = 4  # a coordinate beyond this cannot be a share of the picture
 LARGEST_MAP = 1024  # pixels; skeleton maps are read at this height at most
 
@@ -99,7 +99,7 @@ def text_rows(text: str | list[str] | None, rows: int, as_list: bool = False) ->
 def part_strengths(value: Any, rows: int) -> np.ndarray:
     """id_strength -> float32 [rows, 4], one column per part of `PARTS`.
 
-    value: a number, {part: number} (parts left out keep 0.8), or a list of those, one per prompt.
+    value: a number, {part: number} (parts left out keep `ID_STRENGTH`), or a list of those, one per prompt.
     Raises ValueError for a negative number or an unknown part.
     """
     if isinstance(value, list | tuple):

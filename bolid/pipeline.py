@@ -113,7 +113,7 @@ class BoLIDMixin(ConditioningMixin, PosingMixin, RefineMixin, CareMixin, HubMixi
             skeleton maps are taken where they are. With a `controlnet` it gets the skeleton too.
         image_prompt: a picture whose scene or style is taken, with its strength, 0 or more.
         id_strength: 0 or more, for all parts or {part: strength} of head, upper, lower, feet (parts left
-            out: 0.8). A part at 0 has no influence; all at 0 (without pose and image prompt) is exactly the
+            out: 1). A part at 0 has no influence; all at 0 (without pose and image prompt) is exactly the
             stock pipeline.
         pose_strength: 0 or more; 0: no body condition, tokens alone, and no pose is looked for.
         retarget: give the pose the reference's proportions: how wide shoulders and hips are. None: where the

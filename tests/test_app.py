@@ -79,8 +79,8 @@ def test_without_a_seed_a_random_one_is_taken() -> None:
 
 
 def test_shares_by_part_scale_the_strength() -> None:
-    assert settings().strengths == 0.8
-    assert settings(upper=0, head=0.5).strengths == {"head": 0.4, "upper": 0.0, "lower": 0.8, "feet": 0.8}
+    assert settings().strengths == 1
+    assert settings(upper=0, head=0.5).strengths == {"head": 0.5, "upper": 0.0, "lower": 1, "feet": 1}
     assert not settings(head=0, upper=0, lower=0, feet=0).uses_person
 
 

@@ -28,7 +28,7 @@ from bolid.space.zero import on_gpu
 VARIANTS = 4  # pictures of "vary this" and of "other poses"
 SWEEPS: Mapping[str, tuple[str, tuple[float, ...]]] = MappingProxyType(
     {
-        "ID strength": ("id_strength", (0.0, 0.4, 0.8, 1.2, 1.5)),
+        "ID strength": ("id_strength", (0.0, 0.4, 0.7, 1.0, 1.5)),
         "Pose strength": ("pose_strength", (0.0, 0.5, 1.0, 1.25, 1.5)),
         "Scene strength": ("image_prompt_strength", (0.0, 0.25, 0.5, 1.0, 1.5)),
         "Guidance": ("guidance", (1.0, 1.5, 2.0, 4.0, 7.0)),

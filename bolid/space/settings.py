@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 import bolid
+from bolid.inputs import ID_STRENGTH
 from bolid.pose import PARTS
 
 MAX_PROMPT = 1000  # characters; the text encoders read 77 tokens, about 300 characters
@@ -25,7 +26,7 @@ MAX_SETTINGS = 65_536  # characters of settings in a PNG; ours take about 1,500
 # (least, most, default) of every number; None: the model's own default.
 RANGES: Mapping[str, tuple[float, float, float | None]] = MappingProxyType(
     {
-        "id_strength": (0, 1.5, 0.8),
+        "id_strength": (0, 1.5, ID_STRENGTH),
         "pose_strength": (0, 1.5, 1.0),
         "image_prompt_strength": (0, 1.5, 0.5),
         "guidance": (0, 15, None),
@@ -44,7 +45,7 @@ class Settings:
 
     prompt: str = ""
     negative_prompt: str = ""
-    id_strength: float = 0.8
+    id_strength: float = ID_STRENGTH
     head: float = 1.0
     upper: float = 1.0
     lower: float = 1.0
@@ -206,7 +207,7 @@ def _spread(kept: dict[str, Any]) -> dict[str, Any]:
     strength = kept.get("id_strength")
     if not isinstance(strength, dict):
         return values | dict.fromkeys(PARTS, 1.0)
-    by_part = {part: number("id_strength", strength.get(part, 0.8)) for part in PARTS}
+    by_part = {part: number("id_strength", strength.get(part, ID_STRENGTH)) for part in PARTS}
     most = max(by_part.values())
     shares = {part: round(value / most, 4) if most else 1.0 for part, value in by_part.items()}
     return values | shares | {"id_strength": most}
