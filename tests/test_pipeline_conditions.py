@@ -11,7 +11,7 @@ from PIL import Image
 from stock_pipelines import NEAR, draw
 from tiny_pipelines import make_reference
 
-from bolid import BoLIDPipeline, BoLIDXLPipeline, Identity, Pose, Reference, conditioning
+from bolid import BoLIDPipeline, BoLIDXLPipeline, Identity, Pose, Reference, plan
 from bolid.adapter import AdapterInputs
 from bolid.appearance import appearance_map
 from bolid.inputs import proportions_of
@@ -125,18 +125,18 @@ class TestBatches:
             sizes.append(len(reference))
             return appearance_map(reference, *rest)
 
-        monkeypatch.setattr(conditioning, "appearance_map", counted)
+        monkeypatch.setattr(plan, "appearance_map", counted)
         one, two = make_reference(), make_reference("walking")
         whole = np.ones(4, np.float32)
         rows = [
             (people, Pose.named(name).keypoints, whole)
             for people, name in (([one, two], "sitting"), ([one], "lying"), ([two], "walking"))
         ]
-        together = conditioning.best_maps(rows)
-        monkeypatch.setattr(conditioning, "TOGETHER", 2 * one.parts.size)
-        by_two = conditioning.best_maps(rows)
-        monkeypatch.setattr(conditioning, "TOGETHER", 1)
-        one_by_one = conditioning.best_maps(rows)
+        together = plan.best_maps(rows)
+        monkeypatch.setattr(plan, "TOGETHER", 2 * one.parts.size)
+        by_two = plan.best_maps(rows)
+        monkeypatch.setattr(plan, "TOGETHER", 1)
+        one_by_one = plan.best_maps(rows)
         assert sizes == [4, 3, 1, 2, 1, 1]
         for each in (by_two, one_by_one):
             torch.testing.assert_close(each, together, **NEAR)
