@@ -15,7 +15,7 @@ from tiny_pipelines import HEIGHT, WIDTH, make_mini
 from bolid.avatars.identity import ATTRIBUTES
 from bolid.evaluation.calls import Call, DrawOptions
 from bolid.evaluation.dataset import open_pairs
-from bolid.evaluation.drawing import DRAWERS, draw_row
+from bolid.evaluation.drawing import DRAWERS, draw_row, same_pictures
 from bolid.evaluation.pairs import Pairs, held_out_pairs
 from bolid.evaluation.report import fill, save_jpeg
 from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
@@ -101,6 +101,16 @@ def test_a_suite_writes_its_results_and_goes_on_where_it_was(folders: tuple[Path
     assert run.main(arguments(folders, output)) == 0
     assert kept.stat().st_mtime_ns == before
     assert json.loads((output / "results.json").read_text())["rows"] == results["rows"]
+
+
+def test_a_sweep_s_point_at_the_call_s_own_strength_is_drawn_once():
+    assert same_pictures("strength_1", DrawOptions()) == "generated"
+    assert same_pictures("strength_0.5", DrawOptions()) == "strength_0.5"
+    given = DrawOptions(id_strength=0.5)
+    assert same_pictures("strength_0.5", given) == "generated"
+    assert same_pictures("strength_1", given) == "strength_1"
+    others = [row for row in DRAWERS if row != "strength_1"]
+    assert [same_pictures(row, DrawOptions()) for row in others] == others
 
 
 def test_several_processes_measure_what_one_does(folders: tuple[Path, Path], tmp_path: Path):

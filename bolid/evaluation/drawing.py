@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bolid.appearance import appearance_map
 from bolid.evaluation import probes
 from bolid.evaluation.calls import Call, DrawOptions, identities
 from bolid.evaluation.pairs import Pairs
+from bolid.inputs import ID_STRENGTH
 from bolid.pose import known
 
 Chunk = slice
@@ -117,6 +119,21 @@ DRAWERS: dict[str, Drawer] = {
     "swapped": draw_swapped,
     "reposed": draw_reposed,
 }
+
+
+def same_pictures(name: str, options: DrawOptions) -> str:
+    """The first of `DRAWERS` that draws what row `name` draws: a sweep's point at the call's own strength is
+    the row of that call.
+    """
+    usual = ID_STRENGTH if options.id_strength is None else options.id_strength
+
+    def asked(drawer: Drawer) -> Drawer:
+        if not isinstance(drawer, Call) or drawer.further.get("id_strength") != usual:
+            return drawer
+        further = {key: value for key, value in drawer.further.items() if key != "id_strength"}
+        return replace(drawer, further=further)
+
+    return next(row for row, drawer in DRAWERS.items() if asked(drawer) == asked(DRAWERS[name]))
 
 
 def draw_row(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from bolid.evaluation.calls import DrawOptions
-from bolid.evaluation.drawing import draw_row
+from bolid.evaluation.drawing import draw_row, same_pictures
 from bolid.evaluation.networks import Evaluators
 from bolid.evaluation.pairs import Pairs
 from bolid.evaluation.provenance import load_evaluators
@@ -54,12 +54,14 @@ class Suite:
 
     def pictures(self, row: str, count: int, pipe: Any) -> np.ndarray:
         """uint8 [count, H, W, 3] of the first `count` pairs; drawn where they are not kept from before."""
+        row = same_pictures(row, self.drawing)
         pieces = draw_row(row, pipe, self.pairs.first(count), self.drawing, self.folder / row)
         return np.concatenate([pictures for _, pictures in pieces])
 
     def measure(self, row: str, count: int, pipe: Any, evaluators: Evaluators) -> tuple[Scores, float | None]:
         """Scores of a row, and the seconds that a picture of it took; None where some were kept."""
-        fresh, began = not (self.folder / row).exists(), time.perf_counter()
+        kept = self.folder / same_pictures(row, self.drawing)
+        fresh, began = not kept.exists(), time.perf_counter()
         pictures = self.pictures(row, count, pipe)
         seconds = (time.perf_counter() - began) / count
         scores = score(pictures, self.pairs.first(count), evaluators, _first(self.reference, count))
