@@ -24,7 +24,6 @@ from bolid.training.objectives.detail import (
     DetailOptions,
     DetailWeights,
     appearance_of,
-    hidden_share,
     skeleton_of,
 )
 from bolid.training.objectives.diffusion import PERCEIVERS
@@ -100,7 +99,7 @@ def test_the_objective_learns_to_take_the_map(tmp_path):
     assert before["picture"] < before["picture_drawn"]  # it begins with a share of the map
     for step in range(40):
         losses = objective(batch, step_draws(0, step, 4))
-        assert set(losses) == {"loss", "picture", *PERCEIVERS, "told", "critic", "adversarial"}
+        assert set(losses) == {"loss", "picture", *PERCEIVERS, "critic", "adversarial"}
         optimiser.zero_grad()
         losses["loss"].backward()
         optimiser.step()
@@ -110,29 +109,6 @@ def test_the_objective_learns_to_take_the_map(tmp_path):
     assert after["picture_drawn"] == before["picture_drawn"]
     assert all(parameter.grad is None for parameter in objective.seen_by.parameters())
     assert objective.picture(batch).shape == (4 * HEIGHT, 4 * WIDTH, 3)
-
-
-def test_what_the_map_does_not_show_must_be_told():
-    masks = torch.zeros(3, 4, 4, dtype=torch.uint8)
-    masks[:2, :2] = 2
-    coverage = torch.zeros(3, 4, 4, 1, dtype=torch.uint8)
-    coverage[0, 0, :, 0] = 3  # half of the person, however faint
-    coverage[1] = 255
-    torch.testing.assert_close(
-        hidden_share({"masks": masks, "coverage": coverage}), torch.tensor([0.5, 0.0, 0.0])
-    )
-
-
-def test_words_that_must_be_told_need_their_network(tmp_path):
-    told = DetailWeights(told=1)
-    with pytest.raises(ValueError, match="mini-attribute-evaluator"):
-        DetailObjective(DetailOptions(**SMALL, weights=told), WORDS)
-    options = DetailOptions(**SMALL, weights=told, loss_networks=str(save_loss_networks(tmp_path)))
-    objective, batch = DetailObjective(options, WORDS), rows_of()
-    batch["coverage"][:2] = 0
-    losses = objective(batch, step_draws(0, 0, 4))
-    assert 0 < float(losses["told"]) < float(losses["answers"])
-    torch.testing.assert_close(losses["loss"].detach(), losses["picture"] + losses["told"])
 
 
 def test_it_starts_as_the_smaller_one_of_a_folder(tmp_path):

@@ -34,7 +34,7 @@ MADE_BY = (
     "training/drawn_rows.py",
 )
 NAMED = 0.3  # share of the prompts that name hair and clothes too
-USUAL = (0.8, 1.0)  # strengths of the calls that change none
+USUAL = (0.8, 1.0)  # strengths that most calls have
 ALIKE = 0.55  # share of calls at one of USUAL; then LESS of them at another one for all parts
 LESS = 0.3
 LEAST = 0.25

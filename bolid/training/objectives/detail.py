@@ -26,7 +26,6 @@ class DetailWeights:
     perceptual: float = 0.0  # features in a network that knows appearances
     details: float = 0.0  # the same in one that names attributes
     answers: float = 0.0  # what that network names
-    told: float = 0.0  # the same, times the square of the person's share that no map shows
     adversarial: float = 0.0  # against a critic that learns beside it
 
 
@@ -75,8 +74,6 @@ class DetailObjective(nn.Module):
         wanted: dict[str, Kind] = {
             name: kind for name, kind in PERCEIVERS.items() if getattr(options.weights, name)
         }
-        if options.weights.told:
-            wanted["answers"] = PERCEIVERS["answers"]
         networks = load_loss_networks(options.loss_networks, wanted.values())
         if options.critic is not None and not options.weights.adversarial:
             raise ValueError(
@@ -100,8 +97,6 @@ class DetailObjective(nn.Module):
             if len(rows):
                 seen = perceived(name, network, picture[rows], truth[rows], points[rows], weight[rows])
             means[name] = draws.mean_of_first(seen, o.seen_rows)
-            if name == "answers":
-                means["told"] = draws.mean_of_first(seen * hidden_share(batch)[rows] ** 2, o.seen_rows)
         found = torch.stack([getattr(o.weights, name) * mean for name, mean in means.items()]).sum()
         if self.critic is not None:
             told = self.judged(self.critic, picture, batch, draws)
@@ -165,13 +160,6 @@ class DetailObjective(nn.Module):
         from bolid.training.objectives.export import pipeline_with
 
         pipeline_with(folder, self.options.pipeline)
-
-
-def hidden_share(batch: dict[str, Tensor]) -> Tensor:
-    """The share [B] of the person's pixels that the map does not show; 0 without a person."""
-    person = batch["masks"] > 0
-    hidden = person & (batch["coverage"][..., 0] == 0)
-    return hidden.sum((1, 2)) / person.sum((1, 2)).clamp_min(1)
 
 
 def appearance_of(batch: dict[str, Tensor]) -> Tensor:
