@@ -38,11 +38,10 @@ def drawn(page: Any) -> None:
     folded.click()
     page.fill("#count input[type=number]", "2")
     page.keyboard.press("Tab")
-    page.wait_for_timeout(500)  # folded at once, the number is lost now and then
-    folded.click()
     page.locator("#generate").click()
     page.get_by_text("2 pictures done").wait_for()
     page.locator("#download:not([disabled])").wait_for()
+    folded.click()  # folded before, the number was lost now and then
     page.wait_for_timeout(1500)  # pictures still load
 
 
