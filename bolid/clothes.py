@@ -17,16 +17,20 @@ SUBJECT = "a person"  # of every prompt without identity words
 _LOOKS = ("pattern", "pattern_colour", "logo", "top_rgb", "pattern_rgb", "bottom_rgb")
 
 
-def with_clothes(prompt: str, worn: Mapping[str, str]) -> str:
-    """A prompt of "a person" that wears the `CLOTHES` of `worn`, in the captions' words; a dress alone."""
+def with_clothes(prompt: str, worn: Mapping[str, str], top: bool = True, bottom: bool = True) -> str:
+    """A prompt of "a person" that wears the `CLOTHES` of `worn`, in the captions' words; a dress alone.
+
+    top, bottom: whether each is told; a dress is both.
+    """
     assert SUBJECT in prompt
     upper, lower = f"{worn['top_colour']} {worn['top']}", f"{worn['bottom_colour']} {worn['bottom']}"
-    told = article(upper)
-    if worn["top"] != "dress":
-        if worn["bottom"].startswith("long "):
-            lower = f"long {worn['bottom_colour']} {worn['bottom'].removeprefix('long ')}"
-        told = f"{told} and {article(lower) if 'skirt' in worn['bottom'] else lower}"
-    return prompt.replace(SUBJECT, f"{SUBJECT} wearing {told}", 1)
+    if worn["bottom"].startswith("long "):
+        lower = f"long {worn['bottom_colour']} {worn['bottom'].removeprefix('long ')}"
+    dress = worn["top"] == "dress"
+    told = [article(upper)] if top or (dress and bottom) else []
+    if bottom and not dress:
+        told.append(article(lower) if "skirt" in worn["bottom"] else lower)
+    return prompt.replace(SUBJECT, f"{SUBJECT} wearing {' and '.join(told)}", 1) if told else prompt
 
 
 def in_other_clothes(identity: AvatarIdentity, rng: np.random.Generator) -> AvatarIdentity:

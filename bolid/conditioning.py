@@ -40,6 +40,7 @@ class ConditioningMixin:
     estimator: Any
     face: Any
     controlnet: Any
+    garments: Any
     encode_prompt: Any
     vae_scale_factor: int
     _execution_device: torch.device
@@ -137,19 +138,22 @@ class ConditioningMixin:
         states = look.states(self.image_encoder, pictures.to(self._execution_device), *statistics)
         return states.to(self.adapter.dtype)
 
-    def plan(self, request: Request) -> Plan:
-        """The request with people encoded and poses in place. Raises ValueError as `encode_identity`."""
+    def plan(self, request: Request, words: list[Tensor] | None = None) -> Plan:
+        """The request with people encoded and poses in place.
+
+        words: the states of each row's prompt (`text_states`); None: no clothes are drawn by them.
+        Raises ValueError as `encode_identity`.
+        """
         people = None
         if request.has_identity and request.people is not None:
             encoded = [self.encode_identity(person) for person in request.people]
             people = encoded if request.group else inputs.as_list(encoded, "reference", request.rows)
         if not request.has_pose:
-            return Plan(request, people, [None] * len(request.poses))
+            return Plan(request, people, [None] * len(request.poses), words)
         if getattr(self, "controlnet", None) is None:
             self._require("adapter")
-        return Plan(
-            request, people, [self._target(request, people, row) for row in range(len(request.poses))]
-        )
+        poses = [self._target(request, people, row) for row in range(len(request.poses))]
+        return Plan(request, people, poses, words, self.garments)
 
     def _target(self, request: Request, people: list[Identity] | None, row: int) -> np.ndarray | None:
         """One row's pose [18, 3], with the reference's proportions where wanted."""

@@ -26,6 +26,7 @@ MODULES = {
     "bolid_detail": "bolid.detail",
     "bolid_estimator": "bolid.estimator",
     "bolid_face": "bolid.baselines.face",
+    "bolid_garments": "bolid.garments",
     "bolid_layout": "bolid.layout",
     "bolid_photo": "bolid.estimators.photo",
 }
@@ -201,7 +202,7 @@ class HubMixin:
     def push_bolid_adapter_to_hub(
         self, repo_id: str, *, card: str | os.PathLike[str] | None = None, **options: Any
     ) -> str:
-        """Upload adapter, image encoder, estimator, DetailNet and LayoutNet without the base, for
+        """Upload adapter, image encoder, estimator, DetailNet, LayoutNet and GarmentNet without the base, for
         `load_bolid_adapter(repo_id)`.
 
         Arguments as of `push_to_hub`.

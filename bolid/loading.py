@@ -16,12 +16,15 @@ from bolid.attention import cross_attentions
 from bolid.detail import DetailNet
 from bolid.estimator import PersonEstimator
 from bolid.estimators.photo import PhotoEstimator  # also makes it known to diffusers' loader
+from bolid.garments import GarmentNet
 from bolid.hub import MODULES
 from bolid.layout import LayoutNet
 
 ADAPTERS = {"BoLIDAdapter": "bolid.adapter", "BodyAdapter": "bolid.baselines.body"}  # class -> its module
+LATER: dict[str, Any] = {"detail": DetailNet, "layout": LayoutNet, "garments": GarmentNet}
+"""What is trained for a finished pipeline, whose pictures and words it knows."""
 # What `save_bolid_adapter` writes: the components that are not the base's.
-ADAPTER_FOLDERS = ("adapter", "image_encoder", "feature_extractor", "estimator", "detail", "layout", "face")
+ADAPTER_FOLDERS = ("adapter", "image_encoder", "feature_extractor", "estimator", *LATER, "face")
 
 
 class LoadingMixin:
@@ -90,7 +93,7 @@ class LoadingMixin:
                 f"{str(folder)!r} holds no adapter/config.json; give a folder of save_bolid_adapter"
             )
         kwargs.setdefault("dtype", self.unet.dtype)
-        loaded: dict[str, Any] = {"detail": None, "layout": None}  # other ones know other pictures and words
+        loaded: dict[str, Any] = dict.fromkeys(LATER)  # other ones know other pictures and words
         for name in ADAPTER_FOLDERS:
             place = folder / name
             if name == "feature_extractor" and place.is_dir():
@@ -117,7 +120,7 @@ class LoadingMixin:
         if self.adapter is not None:
             self.adapter.detach(self.unet)
         self.register_modules(
-            adapter=None, image_encoder=None, estimator=None, detail=None, layout=None, face=None
+            adapter=None, image_encoder=None, estimator=None, face=None, **dict.fromkeys(LATER)
         )
 
 
@@ -220,10 +223,8 @@ def _class_of(folder: Path) -> Any:
         return vision_class(folder)
     if folder.name == "face":
         return importlib.import_module(MODULES["bolid_face"]).FaceAdapter
-    if folder.name == "detail":
-        return DetailNet
-    if folder.name == "layout":
-        return LayoutNet
+    if folder.name in LATER:
+        return LATER[folder.name]
     if folder.name == "adapter":
         return adapter_class(folder)
     config: Any = PersonEstimator.load_config(folder)

@@ -29,6 +29,7 @@ from bolid.care import CareMixin
 from bolid.conditioning import ConditioningMixin
 from bolid.detail import DetailNet
 from bolid.estimator import PersonEstimator
+from bolid.garments import GarmentNet
 from bolid.hub import HubMixin
 from bolid.layout import LayoutNet
 from bolid.loading import LoadingMixin, require_fit
@@ -40,22 +41,25 @@ from bolid.refine import RefineMixin
 from bolid.request import Asked, Request, make_request
 from bolid.variants import Start, read_start
 
-OWN = ("adapter", "estimator", "detail", "layout", "face", "controlnet")  # components beside the stock ones
-PIECEWISE = ("adapter", "estimator", "detail", "layout", "face")  # called piece by piece, or not in the stock
-# call: no hook of offloading would see it
+# Components beside the stock ones that are called piece by piece, or not in the stock call: no hook of
+# offloading would see it.
+PIECEWISE = ("adapter", "estimator", "detail", "layout", "garments", "face")
+OWN = (*PIECEWISE, "controlnet")
 
 
 class BoLIDMixin(ConditioningMixin, PosingMixin, RefineMixin, CareMixin, HubMixin, LoadingMixin):
     """What BoLID adds to a stock pipeline. Comes before it in the bases.
 
     Components beside the stock ones: `adapter` (BoLIDAdapter), `image_encoder` (a CLIP vision model),
-    `estimator` (PersonEstimator), `detail` (DetailNet), `layout` (LayoutNet), `face` (FaceAdapter) and
-    `controlnet` (any ControlNet of skeleton maps). Without them the pipeline is the stock one.
+    `estimator` (PersonEstimator), `detail` (DetailNet), `layout` (LayoutNet), `garments` (GarmentNet), `face`
+    (FaceAdapter) and `controlnet` (any ControlNet of skeleton maps). Without them the pipeline is the stock
+    one.
     """
 
     scheduler: Any
     detail: Any
     layout: Any
+    garments: Any
     image_processor: Any
     watermark: Any
     safety_checker: Any
@@ -192,7 +196,8 @@ class BoLIDMixin(ConditioningMixin, PosingMixin, RefineMixin, CareMixin, HubMixi
 
     def _run(self, request: Request, start: Start, per_row: int, detailed: float, **kwargs: Any) -> Any:
         """The stock call, and after it the details of the appearance maps, by the share `detailed`."""
-        plan, wanted = self.plan(request), kwargs["output_type"]
+        words = self._words(request, kwargs)
+        plan, wanted = self.plan(request, words), kwargs["output_type"]
         detailed *= min(1.0, request.pose_strength)  # what follows the pose less lies less under the map
         detailed *= start.strength if start.task == "image" else 1.0
         elsewhere = (
@@ -208,7 +213,7 @@ class BoLIDMixin(ConditioningMixin, PosingMixin, RefineMixin, CareMixin, HubMixi
                 f"height and width are {request.height} and {request.width}; this model's details need "
                 f"multiples of {fold}, or detail_strength=0"
             )
-        as_dict, seen = kwargs.pop("return_dict", True), self._seen_by_detail(plan, kwargs)
+        as_dict, seen = kwargs.pop("return_dict", True), self._seen_by_detail(plan)
         drawn = self._draw(plan, start, per_row, **(kwargs | {"output_type": "pt"}))
         pictures = 2 * drawn.images - 1
         change = detailed * start.open_to_change(request, per_row).to(pictures)
@@ -220,15 +225,23 @@ class BoLIDMixin(ConditioningMixin, PosingMixin, RefineMixin, CareMixin, HubMixi
         drawn["images"] = self.image_processor.postprocess(finished, output_type=wanted)
         return drawn if as_dict else tuple(getattr(drawn, each.name) for each in fields(drawn))
 
-    def _seen_by_detail(self, plan: Plan, kwargs: dict[str, Any]) -> list[Tensor]:
-        """What DetailNet sees beside the pictures, [rows, ...] each. Made before the stock call, whose end
-        takes text encoders off the device again where they are offloaded.
+    def _words(self, request: Request, kwargs: dict[str, Any]) -> list[Tensor] | None:
+        """The states of each row's prompt, where a part of ours reads them. Made before the stock call, whose
+        end takes text encoders off the device again where they are offloaded.
 
         kwargs: of the stock call, which has the prompts or their embeddings.
         """
+        reads = self.detail is not None and self.detail.config.cross_attention_dim is not None
+        if not request.has_pose or not (reads or self.garments is not None):
+            return None
+        return self.text_states(kwargs["prompt"], kwargs, range(request.rows))
+
+    def _seen_by_detail(self, plan: Plan) -> list[Tensor]:
+        """What DetailNet sees beside the pictures, [rows, ...] each."""
         seen = [plan.maps, plan.skeletons]
         if self.detail.config.cross_attention_dim is not None:
-            seen.append(torch.cat(self.text_states(kwargs["prompt"], kwargs, range(plan.request.rows))))
+            assert plan.words is not None
+            seen.append(torch.cat(plan.words))
         return seen
 
     def _with_details(self, pictures: Tensor, seen: list[Tensor], per_row: int) -> Tensor:
@@ -321,6 +334,7 @@ class BoLIDPipeline(BoLIDMixin, StableDiffusionPipeline):
         estimator: PersonEstimator | None = None,
         detail: DetailNet | None = None,
         layout: LayoutNet | None = None,
+        garments: GarmentNet | None = None,
         face: ModelMixin | None = None,
         controlnet: ModelMixin | None = None,
         requires_safety_checker: bool = False,
@@ -342,8 +356,8 @@ class BoLIDPipeline(BoLIDMixin, StableDiffusionPipeline):
         }
         super().__init__(**stock)
         self.register_modules(
-            adapter=adapter, estimator=estimator, detail=detail, layout=layout, face=face,
-            controlnet=controlnet,
+            adapter=adapter, estimator=estimator, detail=detail, layout=layout, garments=garments,
+            face=face, controlnet=controlnet,
         )  # fmt: skip
         self.register_to_config(
             default_steps=default_steps,

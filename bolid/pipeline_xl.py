@@ -13,6 +13,7 @@ from transformers import CLIPImageProcessor, PreTrainedModel, PreTrainedTokenize
 from bolid.adapter import BoLIDAdapter
 from bolid.detail import DetailNet
 from bolid.estimator import PersonEstimator
+from bolid.garments import GarmentNet
 from bolid.layout import LayoutNet
 from bolid.pipeline import OWN, PIECEWISE, BoLIDMixin
 
@@ -47,6 +48,7 @@ class BoLIDXLPipeline(BoLIDMixin, StableDiffusionXLPipeline):
         estimator: PersonEstimator | None = None,
         detail: DetailNet | None = None,
         layout: LayoutNet | None = None,
+        garments: GarmentNet | None = None,
         face: ModelMixin | None = None,
         controlnet: ModelMixin | None = None,
         force_zeros_for_empty_prompt: bool = True,
@@ -71,8 +73,8 @@ class BoLIDXLPipeline(BoLIDMixin, StableDiffusionXLPipeline):
         }
         super().__init__(**stock)
         self.register_modules(
-            adapter=adapter, estimator=estimator, detail=detail, layout=layout, face=face,
-            controlnet=controlnet,
+            adapter=adapter, estimator=estimator, detail=detail, layout=layout, garments=garments,
+            face=face, controlnet=controlnet,
         )  # fmt: skip
         self.register_to_config(
             default_steps=default_steps,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bolid.appearance import appearance_map
+from bolid.garments import COLUMNS, GarmentNet
 from bolid.identity import Identity
 from bolid.inputs import proportions_of
 from bolid.pose import retarget, skeleton_map
@@ -26,12 +27,15 @@ class Plan:
     """A request with its people encoded and its poses in place: what all conditions are made of.
 
     people: a row each, None without identity; poses: a row each, [18, 3] in the frame of the picture to be
-    made and with the reference's proportions, or None.
+    made and with the reference's proportions, or None; words: the states [1, L, C] of each row's prompt,
+    where something reads them; garments: the network that draws the clothes they name into the maps, if any.
     """
 
     request: Request
     people: list[Identity] | None
     poses: list[np.ndarray | None]
+    words: list[Tensor] | None = None
+    garments: GarmentNet | None = None
 
     @cached_property
     def persons(self) -> list[Plan]:
@@ -41,6 +45,8 @@ class Plan:
                 self.request.of_person(index),
                 None if self.people is None else self.people[index : index + 1],
                 self.poses[index : index + 1],
+                self.words,
+                self.garments,
             )
             for index in range(len(self.poses))
         ]
@@ -51,7 +57,8 @@ class Plan:
 
     @cached_property
     def maps(self) -> Tensor:
-        """Faded appearance maps, float32 [rows, 4, H, W] on the CPU; zeros for a row without pose or person.
+        """Faded appearance maps, float32 [rows, 4, H, W] on the CPU; zeros for a row without pose, and but
+        for clothes that its prompt names for one without person.
 
         Those of a group lie in its one row, each where its person acts.
         """
@@ -69,7 +76,21 @@ class Plan:
         maps = torch.zeros(len(self.poses), 4, *request.size)
         if shown:
             maps[list(shown)] = best_maps(list(shown.values()))
+        dressed = np.flatnonzero(self.room.any(1))
+        if len(dressed) and self.garments is not None and self.words is not None:
+            words = torch.cat([self.words[row] for row in dressed])
+            room = torch.from_numpy(self.room[dressed])
+            maps[dressed] = self.garments.fill(maps[dressed], self.skeletons[dressed], words, room)
         return maps
+
+    @property
+    def room(self) -> np.ndarray:
+        """How far clothes may come by words, float32 [rows, 2] in [0, 1] for each of `garments.DRAWN`: what
+        the reference's strength leaves, in rows with a pose."""
+        told = self.request.strength[:, COLUMNS].clip(0, 1)
+        posed = np.array([pose is not None for pose in self.poses], np.float32)
+        room = np.ones_like(told) if self.people is None else 1 - told
+        return room * posed[:, None] * self.request.appearance_strength
 
     @cached_property
     def skeletons(self) -> Tensor:

@@ -72,6 +72,9 @@ def test_each_spoiling_moves_the_figure_it_should(scores: dict[str, Scores], pai
     assert mean("reposed", "scene") > 0.9
     # other clothes: they are read, and the person is no longer
     assert mean("redressed", "words") > mean("truth", "words") + 0.5
+    each = [mean("redressed", f"words_{name}") for name in CLOTHES]
+    assert min(each) > 0.6
+    assert min(each) < mean("redressed", "words") < max(each)
     assert mean("redressed", "attributes") < mean("truth", "attributes") - 0.1
     assert mean("redressed", "pck") > mean("truth", "pck") - 0.05
 

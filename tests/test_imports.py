@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bolid"
 # The house's order: a module imports from its own level or from those before it.
 LEVELS = (
-    {"pictures", "pose", "appearance", "attention", "body", "detail", "layout", "reference", "avatars"}
+    {"pictures", "pose", "appearance", "attention", "body", "detail", "garments"}
+    | {"layout", "reference", "avatars"}
     | {"autoencoder", "estimator", "estimators", "regions"},
     {"encoder", "adapter", "identity", "losses", "lightning"},
     {"inputs", "request", "variants", "plan", "conditioning", "posing", "care", "refine", "hub"}

@@ -24,7 +24,8 @@ from bolid.request import Asked, make_request
 MAKERS: dict[str, Any] = {"sd15": make_sd15, "xl": make_xl}
 FAMILIES = pytest.mark.parametrize("family", list(MAKERS))
 OPTIONAL = (
-    "estimator", "feature_extractor", "image_encoder", "adapter", "detail", "layout", "face", "controlnet",
+    "estimator", "feature_extractor", "image_encoder", "adapter", "detail", "layout", "garments", "face",
+    "controlnet",
 )  # fmt: skip
 
 

@@ -174,3 +174,15 @@ def test_few_step_pictures_are_told_by_words_what_the_reference_hides(tmp_path):
     )
     assert task.words == [plain[0], whole[1], *plain[2:]]
     assert plain[1] != whole[1]
+
+
+def test_the_words_may_tell_one_garment_alone():
+    worn = {"top": "hoodie", "top_colour": "red", "bottom": "long skirt", "bottom_colour": "blue"}
+    assert (
+        with_clothes("a person, side view", worn, bottom=False) == "a person wearing a red hoodie, side view"
+    )
+    told = with_clothes("a person, side view", worn, top=False)
+    assert told == "a person wearing a long blue skirt, side view"
+    dress = worn | {"top": "dress", "bottom": "skirt"}
+    assert with_clothes("a person", dress, top=False) == "a person wearing a red dress"
+    assert with_clothes("a person", worn, top=False, bottom=False) == "a person"

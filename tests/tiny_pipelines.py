@@ -21,6 +21,7 @@ from bolid.adapter import BoLIDAdapter
 from bolid.autoencoder import AvatarAutoencoder
 from bolid.detail import DetailNet
 from bolid.estimator import PersonEstimator
+from bolid.garments import GarmentNet
 from bolid.layout import LayoutNet
 from bolid.pipeline import BoLIDPipeline
 from bolid.pipeline_xl import BoLIDXLPipeline
@@ -209,6 +210,14 @@ def make_layout(pipe: Any) -> LayoutNet:
     """A LayoutNet for the words of a pipeline; its poses are as random as its weights."""
     torch.manual_seed(0)
     return LayoutNet(pipe.unet.config.cross_attention_dim, 16, width=16, layers=1, heads=2).eval()
+
+
+def make_garments(pipe: Any) -> GarmentNet:
+    """A GarmentNet for the words of a pipeline; what it draws is as random as its weights."""
+    torch.manual_seed(0)
+    net = GarmentNet(pipe.unet.config.cross_attention_dim, channels=(6, 8), kernel=3, heads=2)
+    torch.nn.init.normal_(net.leave.weight, std=1.0)
+    return net.eval()
 
 
 def make_tokenizer() -> CLIPTokenizer:

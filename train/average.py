@@ -20,10 +20,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bolid.loading import LATER
 from bolid.training.state import differing
 
-TRAINED = ("unet", "adapter")  # sub-folders whose weights are averaged; all others have to be the same,
-LATER = ("detail", "layout")  # but these, which are trained for a finished pipeline: the first folder's stay
+TRAINED = ("unet", "adapter")  # sub-folders whose weights are averaged; all others have to be the same, but
+# those which are trained for a finished pipeline: the first folder's stay
 
 
 def mean(folders: Sequence[Path], shares: Sequence[float], name: Path) -> dict[str, Tensor]:

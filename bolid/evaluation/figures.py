@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bolid import metrics
+from bolid.clothes import CLOTHES
 from bolid.evaluation.networks import Networks
 from bolid.evaluation.pairs import Pairs
 from bolid.evaluation.probes import CLOTHES_COLUMNS
@@ -99,7 +100,7 @@ def _attributes(reading: Reading, pairs: Pairs, networks: Networks) -> dict[str,
     values = {
         "scene": (reading.scene == pairs.scene).astype(np.float64),
         "attributes": metrics.attribute_accuracy(reading.attributes, pairs.labels, visible),
-        "words": _words(reading.attributes, pairs),
+        **_words(reading.attributes, pairs),
     }
     for k, name in enumerate(networks.names):
         right = (reading.attributes[:, k] == pairs.labels[:, k]).astype(np.float64)
@@ -113,13 +114,17 @@ def where_shown(values: np.ndarray, pairs: Pairs, label: int) -> np.ndarray:
     return np.where(np.minimum(*counts) >= MINIMUM_PART_PIXELS, values, np.nan)
 
 
-def _words(attributes: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """Share of `pairs.clothes` that the pictures show, [N]: met by prompts that name them, else by chance.
+def _words(attributes: np.ndarray, pairs: Pairs) -> dict[str, np.ndarray]:
+    """`words`: the share of `pairs.clothes` that the pictures show, [N]: met by prompts that name them, else
+    by chance; and with `_` and a name of `CLOTHES` whether they show that one.
 
     Counted where the truth, in the same pose, shows that piece of its own.
     """
     columns = list(CLOTHES_COLUMNS)
-    return metrics.attribute_accuracy(attributes[:, columns], pairs.clothes, pairs.visible[:, columns])
+    shown, visible = attributes[:, columns], pairs.visible[:, columns].astype(bool)
+    met = np.where(visible, shown == pairs.clothes, np.nan)
+    each = {f"words_{name}": met[:, k] for k, name in enumerate(CLOTHES)}
+    return {"words": metrics.attribute_accuracy(shown, pairs.clothes, visible), **each}
 
 
 def _boxes(masks: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bolid.clothes import CLOTHES
 from bolid.evaluation.drawing import STRENGTHS
 from bolid.evaluation.pairs import Pairs
 from bolid.pose import PARTS, known, skeleton_map
@@ -39,6 +40,11 @@ SWEEP_COLUMNS: tuple[tuple[str, str, int], ...] = (
     ("head 1 of 16", "identified_by_head", 3),
     ("body 1 of 16", "identified_by_body", 3),
 )
+WORD_COLUMNS: tuple[tuple[str, str, int], ...] = (
+    ("words", "words", 3),
+    *((name.replace("_", "'s "), f"words_{name}", 3) for name in CLOTHES),
+)
+WORD_ROWS = ("clothes_in_prompt", "redressed")
 TITLES = {
     "truth": "Ground truth",
     "reconstruction": "Autoencoder's reconstruction",
@@ -234,6 +240,9 @@ def report(summary: dict[str, Any], heading: Sequence[str]) -> str:
         parts += ["## By pose and view", "", group_table(summary)]
     if sweeps:
         parts += ["## Sweeps: the first of the pairs", "", table(summary, sweeps, SWEEP_COLUMNS)]
+    told = [row for row in WORD_ROWS if row in sweeps and "words_top" in summary["rows"][row]["all"]]
+    if told:
+        parts += ["## Words, by what they name", "", table(summary, told, WORD_COLUMNS)]
     if summary["differences"]:
         parts += ["## Paired differences", "", difference_table(summary["differences"])]
     return "\n".join(parts)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from bolid.autoencoder import AvatarAutoencoder
 from bolid.encoder import Look
 from bolid.estimator import PersonEstimator
+from bolid.loading import LATER
 from bolid.pipeline import BoLIDPipeline
 from bolid.pipeline_xl import BoLIDXLPipeline
 
@@ -275,14 +276,14 @@ def open_base(
 
 
 def _open_pipeline(source: str, dtype: torch.dtype) -> Any:
-    """The stock components, without those that training has no use for: a DetailNet knows no picture of the
-    pipeline that is to come, and a LayoutNet is added to a finished one.
+    """The stock components, without those that training has no use for: `LATER` are made for a finished
+    pipeline.
     """
     try:
         index = BoLIDPipeline.load_config(source)
     except OSError:
         index = {}  # from_pretrained below says what is wrong
-    unused = [name for name in ("adapter", "detail", "layout", "safety_checker") if name in index]
+    unused = [name for name in ("adapter", *LATER, "safety_checker") if name in index]
     family: Any = BoLIDXLPipeline if "text_encoder_2" in index else BoLIDPipeline
     return family.from_pretrained(source, dtype=dtype, **dict.fromkeys(unused))
 

@@ -27,6 +27,7 @@ MADE_BY = (
     "autoencoder.py",
     "conditioning.py",
     "estimator.py",
+    "garments.py",
     "inputs.py",
     "pipeline.py",
     "plan.py",
@@ -92,8 +93,8 @@ def draw(pipe: Any, cells: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
     asked = Asked(
         **call, embeds=None, image_prompt=None, image_strength=0.0, pose_strength=1.0, retarget=None
     )
-    plan = pipe.plan(make_request(asked, size, pipe.vae_scale_factor))
     words = pipe.text_states(call["prompt"], {}, range(count))
+    plan = pipe.plan(make_request(asked, size, pipe.vae_scale_factor), words)
     maps, skeletons = (each.permute(0, 2, 3, 1).numpy() for each in (plan.maps, plan.skeletons))
     return {
         "drawn": np.round(pictures * 255).astype(np.uint8),

@@ -194,6 +194,23 @@ def _layout(config: TrainConfig) -> Built:
     return objective, rows[0], rows[1]
 
 
+def _garments(config: TrainConfig) -> Built:
+    """Maps and prompts of all rows are made once, and held in memory."""
+    from bolid.training.bases import open_base
+    from bolid.training.objectives.garments import COLUMNS, GarmentObjective, GarmentOptions, garment_rows
+
+    _require_avatars(config)
+    options: Any = build(GarmentOptions, config.objective, "objective")
+    base = open_base(options.pipeline)
+    rows = []
+    for split, size in split_sizes(config).items():
+        source = AvatarRows(config.data, split, size)
+        made = garment_rows(source.columns(COLUMNS), base, config.seed)
+        rows.append(Rows(made, f"{source.fingerprint}-{len(source)}-{config.seed}"))
+    torch.manual_seed(config.seed)
+    return GarmentObjective(options, rows[0].columns["words"].shape[-1]), rows[0], rows[1]
+
+
 STAGES: dict[str, Callable[[TrainConfig], Built]] = {
     "autoencoder": _autoencoder,
     "estimator": _estimator,
@@ -207,6 +224,7 @@ STAGES: dict[str, Callable[[TrainConfig], Built]] = {
     "critic": _diffusion,
     "detail": _detail,
     "layout": _layout,
+    "garments": _garments,
 }
 
 

@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-from bolid.detail import DetailNet
-from bolid.layout import LayoutNet
-from bolid.loading import adapter_class
+from bolid.loading import LATER, adapter_class
 from bolid.training.bases import FrozenBase, open_base
 
 DEFAULTS = (  # of a pipeline's call, kept in model_index.json
@@ -20,7 +18,6 @@ DEFAULTS = (  # of a pipeline's call, kept in model_index.json
     "default_steps_unposed",
     "default_guidance_scale_unposed",
 )
-LATER: dict[str, Any] = {"detail": DetailNet, "layout": LayoutNet}  # trained for a finished pipeline
 
 
 def complete_pipeline(
