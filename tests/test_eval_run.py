@@ -17,7 +17,7 @@ from bolid.evaluation.calls import Call, DrawOptions
 from bolid.evaluation.dataset import open_pairs
 from bolid.evaluation.drawing import DRAWERS, draw_row, same_pictures
 from bolid.evaluation.pairs import Pairs, held_out_pairs
-from bolid.evaluation.report import fill, save_jpeg
+from bolid.evaluation.report import card_figures, fill, save_jpeg
 from bolid.evaluators import AppearanceEvaluator, PoseEvaluator
 from bolid.identity import Identity
 from bolid.pipeline import BoLIDPipeline
@@ -95,6 +95,11 @@ def test_a_suite_writes_its_results_and_goes_on_where_it_was(folders: tuple[Path
     report = (output / "results.md").read_text()
     assert "| **Generated** |" in report
     assert "## Gates" in report
+    words = report[report.index("## Words, by what they name") :]
+    assert "| words | top | top's colour | bottom | bottom's colour |" in words
+    assert "the first" not in card_figures(results)
+    results["settings"]["pairs"] += 1
+    assert f"| Base, text only (the first {PAIRS}) |" in card_figures(results)
     assert (output / "grid.jpg").stat().st_size <= 300_000
     kept = sorted((output / "pictures" / "generated").iterdir())[0]
     before = kept.stat().st_mtime_ns

@@ -141,7 +141,9 @@ def card_figures(results: dict[str, Any]) -> str:
     for row in (row for row in CARD_ROWS if row in rows):
         cells = [_number(rows[row]["all"][name]["mean"], digits) for _, name, digits in CARD_COLUMNS]
         cells.append(_number(results["normalised_attributes"].get(row), 3))
-        lines.append(f"| {TITLES.get(row, row)} | " + " | ".join(cells) + " |")
+        count, title = rows[row]["all"]["psnr"]["count"], TITLES.get(row, row)
+        title += f" (the first {count})" if count < results["settings"]["pairs"] else ""
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
     settings, machine = results["settings"], results["machine"]
     note = (
         f"{settings['pairs']} held-out pairs of the split {settings['split']}, seed {settings['seed']}, "
@@ -240,7 +242,7 @@ def report(summary: dict[str, Any], heading: Sequence[str]) -> str:
         parts += ["## By pose and view", "", group_table(summary)]
     if sweeps:
         parts += ["## Sweeps: the first of the pairs", "", table(summary, sweeps, SWEEP_COLUMNS)]
-    told = [row for row in WORD_ROWS if row in sweeps and "words_top" in summary["rows"][row]["all"]]
+    told = [row for row in WORD_ROWS if "words_top" in summary["rows"].get(row, {}).get("all", {})]
     if told:
         parts += ["## Words, by what they name", "", table(summary, told, WORD_COLUMNS)]
     if summary["differences"]:
