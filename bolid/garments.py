@@ -9,7 +9,6 @@ VITON's coarse-to-fine try-on, arXiv 1711.08447.)
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,23 +24,24 @@ DRAWN = ("upper", "lower")  # the parts that it draws
 COLUMNS = tuple(PARTS.index(part) for part in DRAWN)
 SEEN = 4 + 3  # channels of map and skeleton
 BARE = -2.0  # logit of a new network's coverage: most of a picture is bare
+FOLD = 4  # pixels a side of one place of its finest level
 LEAST = 0.1  # what is surer than that to be bare, or clothed, is so
 
 
 class GarmentNet(ModelMixin, ConfigMixin):
     """Appearance map, skeleton and prompt -> the clothes that the prompt names, and where they lie.
 
-    A small U-Net at 1/2, 1/4, ... of the picture's size, of depthwise convolutions and pointwise ones
-    (ConvNeXt, arXiv 2201.03545: few weights for a wide view), none of them before 1/4. The last level reads
-    the prompt by cross-attention, and looks at half its size once more.
+    A small U-Net of three levels, at 1/4, 1/8 and 1/16 of the picture's size, of depthwise convolutions and
+    pointwise ones (ConvNeXt, arXiv 2201.03545: few weights for a wide view). The second level reads the
+    prompt by cross-attention.
 
     Args:
         cross_attention_dim: width of the prompt's embeddings.
-        channels: at 1/2, 1/4, ... of the picture's size.
+        channels: of the finest level, and of the two others.
         kernel: pixels a side of a depthwise convolution, odd.
         heads: of the cross-attention.
 
-    Raises ValueError for fewer than two levels, or a last one that the heads do not divide.
+    Raises ValueError for channels that the heads do not divide.
     """
 
     config: Any  # made by ConfigMixin from the arguments
@@ -50,34 +50,29 @@ class GarmentNet(ModelMixin, ConfigMixin):
     def __init__(
         self,
         cross_attention_dim: int,
-        channels: tuple[int, ...] = (20, 40, 64),
+        channels: tuple[int, int] = (40, 64),
         kernel: int = 5,
         heads: int = 4,
     ) -> None:
         super().__init__()
-        if len(channels) < 2 or channels[-1] % heads:
-            raise ValueError(
-                f"channels={tuple(channels)}: two or more, the last one a multiple of heads={heads}."
-            )
-        coarse = channels[-1]
-        self.enter = nn.Conv2d(4 * SEEN, channels[0], 1)
+        fine, coarse = channels
+        if coarse % heads:
+            raise ValueError(f"channels={tuple(channels)}: the second must be a multiple of heads={heads}.")
+
+        def block(width: int) -> _Block:
+            return _Block(width, kernel)
+
+        self.enter = nn.Conv2d(SEEN * FOLD**2, fine, 1)
         self.words = nn.Sequential(nn.Linear(cross_attention_dim, coarse), nn.LayerNorm(coarse))
+        self.fine_down, self.fine_up = block(fine), nn.Sequential(block(fine), block(fine))
+        self.narrow, self.widen = nn.Conv2d(4 * fine, coarse, 1), nn.Conv2d(coarse, 4 * fine, 1)
+        self.down, self.deep, self.up = block(coarse), block(coarse), block(coarse)
         read: Any = Attention(coarse, coarse, heads=heads, dim_head=coarse // heads, norm_num_groups=heads,
                               residual_connection=True)  # fmt: skip
         self.read = read
-        self.down = nn.ModuleList(_Block(width, kernel) for width in channels[1:])
-        self.narrow = nn.ModuleList(nn.Conv2d(4 * a, b, 1) for a, b in pairwise(channels))
-        self.deep, self.last = _Block(coarse, kernel), _Block(coarse, kernel)
-        self.widen = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(channels))
-        self.up = nn.ModuleList(_Block(width, kernel) for width in channels[:-1])
-        self.leave = nn.Conv2d(channels[0], 4 * (3 + len(DRAWN)), 1)
+        self.leave = nn.Conv2d(fine, (3 + len(DRAWN)) * FOLD**2, 1)
         assert self.leave.bias is not None
-        nn.init.constant_(self.leave.bias[4 * 3 :], BARE)
-
-    @property
-    def fold(self) -> int:
-        """What the sides of a map must be multiples of, px."""
-        return 2 ** len(self.config.channels)
+        nn.init.constant_(self.leave.bias[3 * FOLD**2 :], BARE)
 
     def forward(self, appearance: Tensor, skeleton: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         """appearance: the map [B, 4, H, W] of `bolid.appearance.appearance_map`; skeleton: [B, 3, H, W] in
@@ -86,13 +81,13 @@ class GarmentNet(ModelMixin, ConfigMixin):
         Returns colours [B, 3, H, W], about [-1, 1], and logits [B, 2, H, W] of where each of `DRAWN` lies:
         low where the prompt does not name it.
 
-        Raises ValueError for sizes that differ or are no multiples of `fold`, and for words of another width.
+        Raises ValueError for sizes that differ or are no multiples of 8, and for words of another width.
         """
         sizes = {tuple(each.shape[-2:]) for each in (appearance, skeleton)}
-        if len(sizes) > 1 or any(side % self.fold for side in appearance.shape[-2:]):
+        if len(sizes) > 1 or any(side % (2 * FOLD) for side in appearance.shape[-2:]):
             raise ValueError(
                 f"map and skeleton have the sizes {sorted(sizes)}: both must have one, of multiples of "
-                f"{self.fold}."
+                f"{2 * FOLD}."
             )
         if words.shape[-1] != self.config.cross_attention_dim:
             raise ValueError(
@@ -102,18 +97,13 @@ class GarmentNet(ModelMixin, ConfigMixin):
             )
         kind = self.enter.weight.dtype
         seen = torch.cat([appearance.to(kind), skeleton.to(kind)], 1)
-        hidden = self.enter(F.pixel_unshuffle(seen, 2))
-        levels, told = [], self.words(words.to(kind))
-        for level, (narrow, down) in enumerate(zip(self.narrow, self.down, strict=True), start=1):
-            levels.append(hidden)
-            hidden = narrow(F.pixel_unshuffle(hidden, 2))
-            hidden = down(self.read(hidden, told) if level == len(self.narrow) else hidden)
+        fine = self.fine_down(self.enter(F.pixel_unshuffle(seen, FOLD)))
+        hidden = self.narrow(F.pixel_unshuffle(fine, 2))
+        hidden = self.down(self.read(hidden, self.words(words.to(kind))))
         deep = self.deep(F.avg_pool2d(hidden, 2, ceil_mode=True))
-        hidden = self.last(hidden + F.interpolate(deep, hidden.shape[-2:], mode="bilinear"))
-        for level in reversed(range(len(self.up))):
-            hidden = levels[level] + F.pixel_shuffle(self.widen[level](hidden), 2)
-            hidden = self.up[level](hidden)
-        drawn = F.pixel_shuffle(self.leave(hidden), 2)
+        hidden = self.up(hidden + F.interpolate(deep, hidden.shape[-2:], mode="bilinear"))
+        fine = self.fine_up(fine + F.pixel_shuffle(self.widen(hidden), 2))
+        drawn = F.pixel_shuffle(self.leave(fine), FOLD)
         return drawn[:, :3].to(appearance.dtype), drawn[:, 3:].to(appearance.dtype)
 
     @torch.no_grad()

@@ -64,9 +64,9 @@ def test_rows_do_not_touch_each_other():
 
 def test_sizes_of_whole_places_work_and_others_are_named():
     net = small()
-    assert net(*seen(1, 100, 68))[1].shape == (1, 2, 100, 68)
-    with pytest.raises(ValueError, match="multiples of 4"):
-        net(*seen(1, 98, 64))
+    assert net(*seen(1, 104, 72))[1].shape == (1, 2, 104, 72)
+    with pytest.raises(ValueError, match="multiples of 8"):
+        net(*seen(1, 100, 64))
     given = seen(1)
     with pytest.raises(ValueError, match="both must have one"):
         net(given[0], given[1][..., :32], given[2])
@@ -101,7 +101,7 @@ def test_what_is_surely_bare_stays_empty():
     torch.nn.init.zeros_(net.leave.weight)
     assert net.leave.bias is not None
     with torch.no_grad():
-        net.leave.bias[3 * 4 :] = float(np.log(LEAST / (1 - LEAST))) - 0.01
+        net.leave.bias[3 * 16 :] = float(np.log(LEAST / (1 - LEAST))) - 0.01
     assert torch.equal(net.fill(*given, torch.ones(2, 2)), given[0])
 
 

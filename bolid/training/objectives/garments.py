@@ -53,7 +53,7 @@ class GarmentOptions:
     """Options of the stage `garments`."""
 
     pipeline: str = "models/bolid-mini"  # folder or Hub id: its text encoder is read, and it gets the network
-    channels: tuple[int, ...] = (20, 40, 64)  # see GarmentNet
+    channels: tuple[int, int] = (40, 64)  # see GarmentNet
     kernel: int = 5
     heads: int = 4
     weights: GarmentWeights = field(default_factory=GarmentWeights)
