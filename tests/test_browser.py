@@ -129,10 +129,10 @@ def test_stop_ends_the_drawing_without_an_error(page: Any) -> None:
     assert page.get_by_text("Error", exact=True).count() == 0
 
 
-SLOW_STREAM = """() => { const fetch = window.fetch; window.fetch = async (...given) => {
+SLOW_STREAM = """(late) => { const fetch = window.fetch; window.fetch = async (...given) => {
   const answer = await fetch(...given);
   if (!String(given[0].url ?? given[0]).includes('queue/data')) return answer;
-  const pause = () => new Promise((go) => setTimeout(go, 1500));
+  const pause = () => new Promise((go) => setTimeout(go, late));
   const later = { transform: async (part, out) => { await pause(); out.enqueue(part); } };
   return new Response(answer.body.pipeThrough(new TransformStream(later)), answer); }; }"""
 
@@ -149,7 +149,7 @@ def test_stop_is_the_last_word_on_a_slow_machine(page: Any, monkeypatch: pytest.
 
     monkeypatch.setattr(Drawings, "run", slow)
     upload(page)
-    page.evaluate(SLOW_STREAM)
+    page.evaluate(SLOW_STREAM, 400)  # ms for each of the news, of which a fast machine makes many
     generate(page, 50, 4)
     page.get_by_text("of 4, step").first.wait_for()
     page.locator("#stop").click()
@@ -162,7 +162,7 @@ def test_stop_is_the_last_word_on_a_slow_machine(page: Any, monkeypatch: pytest.
 def test_stop_after_the_end_lets_the_last_news_come(page: Any) -> None:
     """On a slow line, where the pictures are all drawn when the page shows the first step."""
     upload(page)
-    page.evaluate(SLOW_STREAM)
+    page.evaluate(SLOW_STREAM, 1500)
     generate(page, 2, 2)
     page.get_by_text("of 2, step").first.wait_for()
     page.wait_for_timeout(1000)
