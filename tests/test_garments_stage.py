@@ -21,6 +21,7 @@ from bolid.training.config import DataConfig, TrainConfig
 from bolid.training.draws import step_draws
 from bolid.training.objectives.garments import (
     COLUMNS,
+    NAMES,
     PROMPTS,
     GarmentObjective,
     GarmentOptions,
@@ -65,6 +66,17 @@ def test_prompts_name_what_they_are_said_to(made):
     dresses = tops == ATTRIBUTES["top"].index("dress")
     assert dresses.any()
     assert (third[dresses][:, 0] == third[dresses][:, 1]).all()  # a dress is both
+
+
+def test_garments_are_named_by_whole_words():
+    told = {
+        "a man dressed in white sneakers and a red sun hat": (False, False),
+        "a woman with short hair dressed in blue trousers": (False, True),
+        "a guy wearing a stripy tee on a street": (True, False),
+        "a lady wearing a long red dress": (True, True),
+    }
+    for text, (top, bottom) in told.items():
+        assert [bool(names.search(text)) for names in NAMES] == [top, bottom]
 
 
 def test_maps_lack_what_words_are_to_tell(made):

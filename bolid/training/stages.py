@@ -177,6 +177,17 @@ def _detail(config: TrainConfig) -> Built:
     return objective, train, DrawnRows(sources["validation"], options.pipeline, key, config.data)
 
 
+def _made_once(
+    config: TrainConfig,
+    names: Sequence[str],
+    make: Callable[[dict[str, Any]], dict[str, np.ndarray]],
+    key: str,
+) -> list[Rows]:
+    """Training and held-out rows in memory: what `make` makes of the avatars' columns; key: of it."""
+    sources = [AvatarRows(config.data, split, size) for split, size in split_sizes(config).items()]
+    return [Rows(make(each.columns(names)), f"{each.fingerprint}-{len(each)}{key}") for each in sources]
+
+
 def _layout(config: TrainConfig) -> Built:
     """Prompts are read once by the pipeline's text encoder; poses are judged by the training rows' own."""
     from bolid.training.bases import open_base
@@ -185,30 +196,24 @@ def _layout(config: TrainConfig) -> Built:
     _require_avatars(config)
     options: Any = build(LayoutOptions, config.objective, "objective")
     base = open_base(options.pipeline)
-    rows = []
-    for split, size in split_sizes(config).items():
-        source = AvatarRows(config.data, split, size)
-        rows.append(Rows(layout_rows(source.columns(COLUMNS), base), f"{source.fingerprint}-{len(source)}"))
+    train, held_out = _made_once(config, COLUMNS, lambda columns: layout_rows(columns, base), "")
     torch.manual_seed(config.seed)
-    objective = LayoutObjective(options, base.empty_text(1).states[0], rows[0].columns)
-    return objective, rows[0], rows[1]
+    return LayoutObjective(options, base.empty_text(1).states[0], train.columns), train, held_out
 
 
 def _garments(config: TrainConfig) -> Built:
-    """Maps and prompts of all rows are made once, and held in memory."""
+    """Maps and prompts of all rows are made once."""
     from bolid.training.bases import open_base
     from bolid.training.objectives.garments import COLUMNS, GarmentObjective, GarmentOptions, garment_rows
 
     _require_avatars(config)
     options: Any = build(GarmentOptions, config.objective, "objective")
-    base = open_base(options.pipeline)
-    rows = []
-    for split, size in split_sizes(config).items():
-        source = AvatarRows(config.data, split, size)
-        made = garment_rows(source.columns(COLUMNS), base, config.seed)
-        rows.append(Rows(made, f"{source.fingerprint}-{len(source)}-{config.seed}"))
-    torch.manual_seed(config.seed)
-    return GarmentObjective(options, rows[0].columns["words"].shape[-1]), rows[0], rows[1]
+    base, seed = open_base(options.pipeline), config.seed
+    train, held_out = _made_once(
+        config, COLUMNS, lambda columns: garment_rows(columns, base, seed), f"-{seed}"
+    )
+    torch.manual_seed(seed)
+    return GarmentObjective(options, train.columns["words"].shape[-1]), train, held_out
 
 
 STAGES: dict[str, Callable[[TrainConfig], Built]] = {

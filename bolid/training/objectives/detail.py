@@ -163,11 +163,11 @@ class DetailObjective(nn.Module):
 
 
 def appearance_of(batch: dict[str, Tensor]) -> Tensor:
-    """The faded appearance map [B, 4, H, W] of `DrawnRows`' columns."""
+    """The faded appearance map [B, 4, H, W] of the columns rgb and coverage, as `DrawnRows` has them."""
     coverage = batch["coverage"].permute(0, 3, 1, 2).to(batch["rgb"]) / 255
     return torch.cat([batch["rgb"] * (coverage > 0), coverage], 1)
 
 
 def skeleton_of(batch: dict[str, Tensor]) -> Tensor:
-    """The skeleton map [B, 3, H, W] in [0, 1] of `DrawnRows`' columns."""
+    """The skeleton map [B, 3, H, W] in [0, 1] of the column skeleton, as `DrawnRows` has it."""
     return (batch["skeleton"] + 1) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,15 +23,16 @@ from bolid.plan import pixels_of
 from bolid.pose import PARTS, known, skeleton_map
 from bolid.training.bases import FrozenBase
 from bolid.training.draws import Draws
+from bolid.training.objectives.detail import appearance_of, skeleton_of
 from bolid.training.objectives.diffusion import PERCEIVERS, perceived
 from bolid.training.objectives.layout import states_of
 from bolid.training.objectives.loss_networks import Kind, load_loss_networks
 
 PICTURES = ("image", "masks", "keypoints", "reference", "reference_masks", "reference_keypoints")
 COLUMNS = (*PICTURES, "caption", "caption_without_identity", "labels")
-NAMES = (  # of a garment in captions; a dress is both
-    ("t-shirt", "tee", "sweater", "pullover", "tank top", "hoodie", "hooded sweatshirt", "jacket", "dress"),
-    ("trousers", "pants", "shorts", "skirt", "dress"),
+NAMES = (  # of a garment in captions, as whole words ("dressed" is none); a dress is both
+    re.compile(r"\b(t-shirt|tee|sweater|pullover|tank top|hoodie|hooded sweatshirt|jacket|dress)\b"),
+    re.compile(r"\b(trousers|pants|shorts|skirt|dress)\b"),
 )
 PROMPTS = 3  # of each row: of nobody in particular, with top and bottom, with one of them or as it was told
 TOLD = (0.15, 0.65)  # of the draws: up to which the first of these prompts is taken, and the second
@@ -165,23 +167,12 @@ def laid_on(truth: Tensor, masks: Tensor, place: Tensor, colours: Tensor, logits
     return bare + cover * free * (colours - bare)  # heads and shoes lie over them
 
 
-def appearance_of(batch: dict[str, Tensor]) -> Tensor:
-    """The faded appearance map [B, 4, H, W] of `garment_rows`' columns."""
-    coverage = batch["coverage"][:, None].to(batch["rgb"]) / 255
-    return torch.cat([batch["rgb"] * (coverage > 0), coverage], 1)
-
-
-def skeleton_of(batch: dict[str, Tensor]) -> Tensor:
-    """The skeleton map [B, 3, H, W] in [0, 1] of `garment_rows`' columns."""
-    return (batch["skeleton"] + 1) / 2
-
-
 def garment_rows(columns: Mapping[str, Any], base: FrozenBase, seed: int) -> dict[str, np.ndarray]:
     """Columns of `COLUMNS` -> what the stage learns from; what a row lacks is drawn by `seed`.
 
     Returns: image, rgb (the appearance map's, faded), skeleton uint8 [N, H, W, 3]; coverage (the map's, 0 to
-    255) and masks uint8 [N, H, W]; keypoints [N, 18, 3]; words float16 [N, 3, L, C], the states of `PROMPTS`;
-    told bool [N, 3, 2], which of `DRAWN` each names.
+    255) uint8 [N, H, W, 1]; masks uint8 [N, H, W]; keypoints [N, 18, 3]; words float16
+    [N, 3, L, C], the states of `PROMPTS`; told bool [N, 3, 2], which of `DRAWN` each names.
     """
     rng = np.random.default_rng([seed, 0x6A12])
     size = columns["masks"].shape[1:]
@@ -201,7 +192,7 @@ def garment_rows(columns: Mapping[str, Any], base: FrozenBase, seed: int) -> dic
             ),
         )  # fmt: skip
         rgb.append(((maps[:, :3] + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
-        coverage.append((maps[:, 3] * 255).round().byte().numpy())
+        coverage.append((maps[:, 3:] * 255).round().byte().permute(0, 2, 3, 1).numpy())
     states = states_of([text for row in prompts for text in row], base)
     return {
         **{name: columns[name] for name in ("image", "masks", "keypoints")},
@@ -224,7 +215,7 @@ def _prompts(columns: Mapping[str, Any], row: int, rng: np.random.Generator) -> 
     else:
         top = chance < 0.75
         prompts.append(with_clothes(plain, worn, top, not top))
-    return prompts, [[any(name in text for name in names) for names in NAMES] for text in prompts]
+    return prompts, [[bool(named.search(text)) for named in NAMES] for text in prompts]
 
 
 def _strengths(rng: np.random.Generator) -> np.ndarray:
