@@ -26,6 +26,7 @@ SEEN = 4 + 3  # channels of map and skeleton
 BARE = -2.0  # logit of a new network's coverage: most of a picture is bare
 FOLD = 4  # pixels a side of one place of its finest level
 LEAST = 0.1  # what is surer than that to be bare, or clothed, is so
+SURE = 0.8  # coverage that a garment reaches somewhere, or the prompt does not name it: see docs/LOG.md
 
 
 class GarmentNet(ModelMixin, ConfigMixin):
@@ -112,12 +113,15 @@ class GarmentNet(ModelMixin, ConfigMixin):
 
         appearance, skeleton and words: as of `forward`; room: [B, 2] in [0, 1], how far the reference is not
         to tell each of `DRAWN`.
-        Returns float32 [B, 4, H, W] on the map's device: as the map was where the prompt names nothing.
+        Returns float32 [B, 4, H, W] on the map's device. What is nowhere surer than `SURE` to be covered is
+        not laid: it is not named.
         """
         device = self.enter.weight.device
         colours, logits = self(*(each.to(device) for each in (appearance, skeleton, words)))
-        sure = ((logits.float().sigmoid() - LEAST) / (1 - 2 * LEAST)).clamp(0, 1).to(appearance.device)
-        laid = (sure * room[:, :, None, None].to(sure)).sum(1, keepdim=True)
+        covered = logits.float().sigmoid().to(appearance.device)
+        room = room.to(covered) * (covered.amax((2, 3)) > SURE)
+        sure = ((covered - LEAST) / (1 - 2 * LEAST)).clamp(0, 1)
+        laid = (sure * room[:, :, None, None]).sum(1, keepdim=True)
         laid = torch.minimum(laid, 1 - appearance[:, 3:])
         colours = colours.float().clamp(-1, 1).to(appearance.device)
         return appearance + torch.cat([colours * laid, laid], 1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_pipelines import MAKERS, make_detail, make_mini, make_reference
+from tiny_pipelines import MAKERS, make_detail, make_mini, make_reference, without
 from transformers import CLIPImageProcessor
 
 from bolid.detail import CELL, REACH, WHOLE, DetailNet, changeable, near
@@ -167,14 +167,9 @@ def call(pipe: Any, **changes: Any) -> np.ndarray:
     return np.asarray(pipe(**(given | changes)).images)
 
 
-def without(pipe: Any) -> Any:
-    return type(pipe)(**{**pipe.components, "detail": None}, default_steps=2, default_guidance_scale=2.0)
-
-
 def test_details_come_by_their_strength(pipe):
     whole, half, none = (call(pipe, detail_strength=strength) for strength in (1.0, 0.5, 0.0))
-    plain = without(pipe)
-    plain.set_progress_bar_config(disable=True)
+    plain = without(pipe, "detail")
     np.testing.assert_array_equal(none, call(plain))
     assert np.abs(whole - none).max() > 0.02
     inside = (whole > 0.01) & (whole < 0.99) & (none > 0.01) & (none < 0.99)
@@ -316,7 +311,7 @@ def test_it_travels_with_pipeline_and_adapter(tmp_path):
     opened.set_progress_bar_config(disable=True)
     np.testing.assert_array_equal(call(opened), call(pipe))
     assert BoLIDPipeline.from_pretrained(tmp_path / "whole", detail=None).detail is None
-    plain = without(pipe)
+    plain = without(pipe, "detail")
     plain.unload_bolid_adapter()
     plain.load_bolid_adapter(tmp_path / "adapter")
     plain.set_progress_bar_config(disable=True)

@@ -17,9 +17,10 @@ from tiny_pipelines import (
     make_layout,
     make_mini,
     make_reference,
+    without,
 )
 
-from bolid.garments import LEAST, GarmentNet
+from bolid.garments import LEAST, SURE, GarmentNet
 from bolid.hub import write_hub_layout
 from bolid.pipeline import BoLIDPipeline
 from bolid.request import Asked, make_request
@@ -96,13 +97,35 @@ def test_a_map_is_filled_where_it_leaves_room():
     torch.testing.assert_close(half[0][:, free], filled[0][:, free] / 2)
 
 
+def test_what_is_nowhere_sure_is_not_named():
+    net, given = small(), seen()
+    torch.nn.init.zeros_(net.leave.weight)
+    upper, lower = net.leave.bias[3 * 16 : 4 * 16], net.leave.bias[4 * 16 :]
+    with torch.no_grad():
+        upper.fill_(logit(SURE - 0.01))
+        lower.fill_(logit(SURE - 0.01))
+        assert torch.equal(net.fill(*given, torch.ones(2, 2)), given[0])
+        upper[0] = logit(SURE + 0.01)  # in one pixel of sixteen
+    filled = net.fill(*given, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    assert (filled[0, 3] > given[0][0, 3]).float().mean() > 0.3
+    assert torch.equal(filled[1], given[0][1])  # nothing lower is named
+
+
 def test_what_is_surely_bare_stays_empty():
     net, given = small(), seen()
     torch.nn.init.zeros_(net.leave.weight)
-    assert net.leave.bias is not None
     with torch.no_grad():
-        net.leave.bias[3 * 16 :] = float(np.log(LEAST / (1 - LEAST))) - 0.01
-    assert torch.equal(net.fill(*given, torch.ones(2, 2)), given[0])
+        net.leave.bias[3 * 16 :] = logit(LEAST - 0.01)
+        net.leave.bias[3 * 16] = logit(SURE + 0.01)
+    filled = net.fill(*given, torch.ones(2, 2))
+    changed = (filled != given[0]).any(1)
+    assert changed.any()
+    changed[:, ::4, ::4] = False
+    assert not changed.any()
+
+
+def logit(share: float) -> float:
+    return float(np.log(share / (1 - share)))
 
 
 def test_half_precision_fills_nearly_the_same():
@@ -126,18 +149,12 @@ def mini() -> Any:
     return made
 
 
-def without(pipe: Any) -> Any:
-    plain = type(pipe)(**{**pipe.components, "garments": None}, default_steps=2, default_guidance_scale=2.0)
-    plain.set_progress_bar_config(disable=True)
-    return plain
-
-
 def test_where_a_part_is_not_to_be_kept_the_words_dress_it(pipe):
     person = pipe.encode_identity(make_reference())
     for strength in (BARE, {"upper": 0}, {"lower": 0.5}):
         options: dict[str, Any] = {"pose": "sitting", "id_strength": strength}
         assert not torch.equal(
-            draw(pipe, "a", person, **options), draw(without(pipe), "a", person, **options)
+            draw(pipe, "a", person, **options), draw(without(pipe, "garments"), "a", person, **options)
         )
 
 
@@ -153,7 +170,7 @@ def test_where_a_part_is_not_to_be_kept_the_words_dress_it(pipe):
 )
 def test_where_it_does_not_act_all_is_as_without(pipe, options):
     ours = draw(pipe, "a", make_reference(), **options)
-    assert torch.equal(ours, draw(without(pipe), "a", make_reference(), **options))
+    assert torch.equal(ours, draw(without(pipe, "garments"), "a", make_reference(), **options))
 
 
 def plan_of(pipe: Any, prompts: list[str], **options: Any) -> Any:
@@ -169,7 +186,7 @@ def plan_of(pipe: Any, prompts: list[str], **options: Any) -> Any:
 def test_the_map_says_what_the_words_say(mini):
     person = mini.encode_identity(make_reference())
     plan = plan_of(mini, ["a", "b"], reference=person, id_strength=[BARE, 1.0])
-    own = plan_of(without(mini), ["a", "b"], reference=person, id_strength=[BARE, 1.0])
+    own = plan_of(without(mini, "garments"), ["a", "b"], reference=person, id_strength=[BARE, 1.0])
     room = torch.tensor([[1.0, 1.0]])
     expected = mini.garments.fill(own.maps[:1], own.skeletons[:1], plan.words[0], room)
     torch.testing.assert_close(plan.maps[:1], expected)
@@ -180,7 +197,7 @@ def test_the_map_says_what_the_words_say(mini):
     np.testing.assert_array_equal(nobody.room, [[1, 1], [0, 0]])
     assert nobody.maps[0].any()
     assert not nobody.maps[1].any()
-    assert not plan_of(without(mini), ["a", "b"]).maps.any()
+    assert not plan_of(without(mini, "garments"), ["a", "b"]).maps.any()
 
 
 def test_it_reads_the_row_s_own_prompt(mini):
@@ -199,14 +216,14 @@ def test_everybody_of_a_group_wears_what_the_words_say(mini):
     people = [mini.encode_identity(make_reference()) for _ in range(2)]
     options: dict[str, Any] = {"pose": ["standing", "sitting"], "id_strength": [BARE, 1.0]}
     ours = draw(mini, "a", people, **options)
-    theirs = draw(without(mini), "a", people, **options)
+    theirs = draw(without(mini, "garments"), "a", people, **options)
     middle = ours.shape[-1] // 2
     changed = (ours - theirs).abs().amax((0, 1, 2))
     assert changed[:middle].max() > 0.01
 
 
 def test_details_see_the_filled_map(mini):
-    pipe = without(mini)
+    pipe = without(mini, "garments")
     pipe.register_modules(garments=mini.garments, detail=make_detail())
     person = pipe.encode_identity(make_reference())
     options: dict[str, Any] = {"pose": "sitting", "id_strength": BARE, "output_type": "np"}
@@ -219,7 +236,7 @@ def test_details_see_the_filled_map(mini):
 
 
 def test_a_pose_that_was_found_is_dressed_too(mini):
-    pipe = without(mini)
+    pipe = without(mini, "garments")
     pipe.register_modules(garments=mini.garments, layout=make_layout(pipe))
     options: dict[str, Any] = {"id_strength": BARE}
     ours = draw(pipe, "a", make_reference(), **options)

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 import torch
 from stock_pipelines import draw, stock
-from tiny_pipelines import MAKERS, make_controlnet, make_detail, make_layout, make_mini, make_reference
+from tiny_pipelines import (
+    MAKERS,
+    make_controlnet,
+    make_detail,
+    make_layout,
+    make_mini,
+    make_reference,
+    without,
+)
 
 from bolid.hub import write_hub_layout
 from bolid.layout import LayoutNet
@@ -110,19 +118,13 @@ def given_pose(pipe: Any, prompt: str, seed: int, **options: Any) -> torch.Tenso
     return draw(pipe, prompt, make_reference(), **({"pose": pose, "generator": noise} | options))
 
 
-def without(pipe: Any) -> Any:
-    plain = type(pipe)(**{**pipe.components, "layout": None}, default_steps=2, default_guidance_scale=2.0)
-    plain.set_progress_bar_config(disable=True)
-    return plain
-
-
 def test_a_call_without_a_pose_is_one_with_the_pose_of_its_prompt(pipe):
     found = draw(pipe, "a", make_reference())
     torch.testing.assert_close(found, given_pose(pipe, "a", 7, retarget=True), rtol=0, atol=0)
     torch.testing.assert_close(
         draw(pipe, "a", make_reference(), retarget=False), given_pose(pipe, "a", 7), rtol=0, atol=0
     )
-    assert not torch.equal(found, draw(without(pipe), "a", make_reference()))
+    assert not torch.equal(found, draw(without(pipe, "layout"), "a", make_reference()))
     assert not torch.equal(found, draw(pipe, "a", make_reference(), generator=8))
 
 
@@ -144,7 +146,7 @@ def test_where_it_does_not_act_all_is_as_without(mini, options):
     if "image" in options:
         options = {"image": make_reference().image, "strength": 0.9}
     ours = draw(mini, "a", make_reference(), **options)
-    assert torch.equal(ours, draw(without(mini), "a", make_reference(), **options))
+    assert torch.equal(ours, draw(without(mini, "layout"), "a", make_reference(), **options))
 
 
 def test_every_picture_has_a_pose_of_its_own(pipe):
@@ -172,7 +174,7 @@ def test_rows_with_a_pose_and_rows_without_a_person_stay_as_they_are(mini):
         options = {"pose": poses[row], "id_strength": strengths[row]}
         alone = draw(mini, prompt, person, **options)
         torch.testing.assert_close(many[row], alone[0], rtol=0, atol=1e-4)
-        assert torch.equal(alone, draw(without(mini), prompt, person, **options)) == (row > 0)
+        assert torch.equal(alone, draw(without(mini, "layout"), prompt, person, **options)) == (row > 0)
 
 
 def test_embeddings_count_as_their_prompt(mini):
@@ -197,7 +199,7 @@ def test_generators_of_every_kind(mini):
 
 
 def test_steps_are_those_of_a_call_with_a_pose(mini):
-    pipe = without(mini)
+    pipe = without(mini, "layout")
     pipe.register_to_config(default_steps_unposed=3)
 
     def steps(**options: Any) -> int:
@@ -228,7 +230,7 @@ def test_a_wide_picture_keeps_the_pose_s_shape(mini):
 
 
 def test_details_and_a_controlnet_get_the_pose_too(mini):
-    pipe = without(mini)
+    pipe = without(mini, "layout")
     pipe.register_modules(
         layout=mini.layout, detail=make_detail(), controlnet=make_controlnet(pipe.unet)
     )  # fmt: skip
@@ -252,7 +254,7 @@ def test_a_pose_can_be_seen_beforehand(mini):
 
 def test_mistakes_are_named(mini):
     with pytest.raises(ValueError, match=r"no layout.*name a pose"):
-        without(mini).pose_from_prompt("a")
+        without(mini, "layout").pose_from_prompt("a")
     with pytest.raises(ValueError, match="give a text, or a list of texts"):
         mini.pose_from_prompt(3)
     with pytest.raises(ValueError, match="generator lists 1 for 2 pictures"):

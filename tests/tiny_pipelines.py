@@ -212,6 +212,13 @@ def make_layout(pipe: Any) -> LayoutNet:
     return LayoutNet(pipe.unet.config.cross_attention_dim, 16, width=16, layers=1, heads=2).eval()
 
 
+def without(pipe: Any, name: str) -> Any:
+    """The same pipeline, quiet, but for one of its components."""
+    plain = type(pipe)(**{**pipe.components, name: None}, default_steps=2, default_guidance_scale=2.0)
+    plain.set_progress_bar_config(disable=True)
+    return plain
+
+
 def make_garments(pipe: Any) -> GarmentNet:
     """A GarmentNet for the words of a pipeline; what it draws is as random as its weights."""
     torch.manual_seed(0)
