@@ -191,7 +191,9 @@ def torso_coordinates(body: Body, window: Window) -> tuple[Tensor, Tensor, Tenso
 
 def _shades(body: Body, cell: Tensor, label: Tensor, texture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean colours along the limbs, see Reference. Empty places take the nearest known one of the same limb,
-    else of the mirror limb. cell [B, H*W]: (limb, bin, label) as one number; texture as in Reference.
+    else of the mirror limb. What is not of the limb's own part (a boot's shaft on a shin, a waistband on the
+    torso) goes no farther than to the next place. cell [B, H*W]: (limb, bin, label) as one number; texture
+    as in Reference.
     """
     batch = len(cell)
     where = label.flatten().nonzero().squeeze(1)
@@ -203,12 +205,20 @@ def _shades(body: Body, cell: Tensor, label: Tensor, texture: Tensor) -> tuple[T
     mirror = [0, *(limb.mirror for limb in LIMBS), TORSO, HEAD_ID, LOOSE]
     sums = sums + 0.01 * sums[:, mirror]
     bins = torch.arange(BINS, device=cell.device)
-    near = 0.02 ** (bins[:, None] - bins).abs().to(sums.dtype)  # a bin two steps away counts 1/2500
-    sums = (near @ sums.flatten(3).flatten(0, 1)).view(batch, IDS * BINS, 5, 4)
+    apart = (bins[:, None] - bins).abs()
+    near = 0.02 ** apart.to(sums.dtype)  # a bin two steps away counts 1/2500
+    reach = torch.where(_own_labels(cell.device)[..., None, None], near, near * (apart < 2))
+    sums = torch.einsum("ilpq,biqlc->biplc", reach, sums).reshape(batch, IDS * BINS, 5, 4)
     count, part = sums[..., 3].max(-1)
     best = sums.gather(2, part[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
     shade = best[..., :3] / best[..., 3:].clamp_min(1e-30)
     return area, shade, torch.where(count > 1e-30, part, 0)
+
+
+def _own_labels(device: torch.device) -> Tensor:
+    """bool [IDS, 5]: whether that label is the limb's own part, not what reaches over it from another."""
+    own = [0, *(limb.labels[0] for limb in LIMBS), 2, 1, 2]  # torso, head, loose
+    return torch.tensor(own, device=device)[:, None] == torch.arange(5, device=device)
 
 
 def _expected_area(body: Body) -> Tensor:

@@ -100,6 +100,16 @@ def test_a_part_of_strength_zero_colours_no_edge(pairs, part):
         assert torch.equal(before, after) == same
 
 
+@pytest.mark.parametrize(("gone", "beside"), [(3, 4), (2, 3)])
+def test_a_part_does_not_spread_over_the_one_that_is_not_there(pairs, gone, beside):
+    """Shoes colour no shin of trousers that were taken out, and trousers no torso of a top."""
+    (picture, labels, *points), _, _ = pairs
+    whole = appearance_layers(picture, labels, *points)[1] == beside
+    without = torch.where(labels == gone, 0, labels)
+    left = appearance_layers(picture, without, *points)[1] == beside
+    assert whole.sum() / 2 < left.sum() < 1.4 * whole.sum()
+
+
 def test_strength_fades_colour_and_mask(pairs):
     inputs, _, _ = pairs
     half = appearance_map(*inputs, torch.full((PAIRS, 4), 0.5))

@@ -98,7 +98,8 @@ class WordsSection:
 
     def __init__(self, controls: Controls, shelf: Shelf) -> None:
         gr.Markdown("## 3. Words")
-        controls.text("prompt", "Prompt", "what the picture shows; may be empty", lines=2)
+        told = "what the picture shows; may be empty; other clothes need their part's ID strength at 0"
+        controls.text("prompt", "Prompt", told, lines=2)
         gr.Examples([[each] for each in PROMPTS], controls["prompt"], label="Example prompts")
         with gr.Accordion("Negative prompt, image prompt (scene or style)", open=False):
             controls.text(
