@@ -36,6 +36,7 @@ def drawn(page: Any) -> None:
     page.fill("#prompt textarea", "in the snow")
     folded = page.get_by_role("button", name="steps, guidance, size")
     folded.click()
+    page.wait_for_timeout(800)  # while it opens, the page sets its controls once more
     page.fill("#count input[type=number]", "2")
     page.keyboard.press("Tab")
     page.locator("#generate").click()
